@@ -1,0 +1,35 @@
+# What a fresh Debian machine needs, then the everyday commands.
+PYTHON ?= python3
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run test check bench clean
+
+run: .venv/ready mosquitto   ## the main job on real data, no cloud account
+	$(BIN)/edge demo
+
+test: .venv/ready mosquitto  ## everything
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/ready           ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/ready mosquitto ## one table: what it costs, beside the baselines
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.PHONY: mosquitto
+mosquitto:
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends mosquitto; }
+	@command -v mosquitto_sub >/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends mosquitto-clients; }
+
+clean:
+	rm -rf .venv var out .mypy_cache .ruff_cache .pytest_cache

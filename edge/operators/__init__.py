@@ -1,0 +1,75 @@
+"""What happens to rows: the contract of an operator and the table of operators."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import polars as pl
+
+from edge.component import Component, Stream, find
+
+OPERATORS: Mapping[str, str] = {
+    "filter": "edge.operators.filter:Filter",
+    "derive": "edge.operators.derive:Derive",
+    "select": "edge.operators.select:Select",
+    "drop": "edge.operators.drop:Drop",
+    "rename": "edge.operators.rename:Rename",
+    "cast": "edge.operators.cast:Cast",
+    "deadband": "edge.operators.deadband:Deadband",
+    "dedupe": "edge.operators.dedupe:Dedupe",
+    "python": "edge.operators.python:Python",
+}
+
+
+def find_operator(name: str) -> type["Operator"]:
+    """The operator class called `name`; raises DefinitionError with the nearest known name."""
+    found = find(OPERATORS, "edge.operators", "operator", name)
+    assert issubclass(found, Operator)
+    return found
+
+
+class Operator(Component):
+    """Turns one batch into another.
+
+    Cutting the same rows into other batches must give the same rows in the same order, and no
+    result may depend on anything but the rows and the restored memory: no clock, no chance.
+    """
+
+    removes: ClassVar[str] = "filtered"
+    """Ledger name of the rows that go in and do not come out: filtered, unchanged, ..."""
+
+    def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
+        """Check the options against the columns that come in; returns the columns that go out.
+
+        Called once before `process`, and before `restore`. Raises DefinitionError.
+        """
+        raise NotImplementedError
+
+    def process(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that leave for the rows that came. Runs in a worker thread, never twice at once.
+
+        Never called with an empty frame. Raises DataError for rows that cannot be processed.
+        """
+        raise NotImplementedError
+
+    def flush(self) -> pl.DataFrame | None:
+        """Rows that were held back and come out because a finite source ended."""
+        return None
+
+    def account(self, before: int, after: int) -> dict[str, int]:
+        """Ledger counters, beside `in` and `out`, of a `process`: `before` rows in, `after` out.
+
+        The equation `in + created = out + removed + folded + held` must hold with them.
+        """
+        if after <= before:
+            return {self.removes: before - after}
+        return {"created": after - before}
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        """What changed since the last call, or everything when `whole`; None if there is nothing.
+
+        Called after every batch, in the order of the batches; committed together with its rows.
+        """
+        return None
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        """Take back what `snapshot` gave: one whole, then changes in order. Replaces all memory."""
