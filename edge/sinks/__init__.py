@@ -82,8 +82,8 @@ class Sink(Component):
     def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
         """Check the options against the columns that will come; opens nothing.
 
-        Raises DefinitionError. columns is None while only data will tell. identity: whether `edge_id` is delivered.
-        order: `none`, `key` or `all`.
+        Raises DefinitionError. columns is None while only data will tell. identity: whether
+        `edge_id` is delivered. order: `none`, `key` or `all`.
         """
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
