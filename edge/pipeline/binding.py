@@ -1,0 +1,248 @@
+"""The parts of a pipeline brought together: which columns every one of them gets and gives."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from edge.clock import Clock
+from edge.component import Stream
+from edge.errors import DefinitionError, Fault
+from edge.operators import Operator
+from edge.sinks import Sink
+from edge.sources import Source
+
+if TYPE_CHECKING:
+    from edge.pipeline.model import Branch, Named, Pipeline
+
+Place = tuple[str | int, ...]
+"""Where something stands in a definition: `("operators", 2, "window", "size")`."""
+
+RECEIVED = "edge_received"
+_TEXT = pl.String()
+REJECTED_COLUMNS = pl.Schema(
+    {RECEIVED: pl.Datetime("us", "UTC"), "reason": _TEXT, "topic": _TEXT, "payload": _TEXT}
+)
+"""What the sink called by `rejected:` receives."""
+
+
+class Stage(NamedTuple):
+    """An operator in its place.
+
+    name: unique in its list, the key of its memory. shape: hash of what shapes that memory.
+    columns: what leaves it.
+    """
+
+    name: str
+    operator: Operator
+    shape: str
+    columns: pl.Schema
+
+
+class BoundBranch(NamedTuple):
+    """The way to one sink.
+
+    drop: columns of the runner's own that the sink does not get. columns: what the sink gets.
+    """
+
+    operators: Sequence[Stage]
+    when: pl.Expr | None
+    sink: Sink
+    drop: Sequence[str]
+    columns: pl.Schema
+
+
+class Bound:
+    """A pipeline whose parts know their columns.
+
+    `source_columns` is None where only data tells them: then `bind_columns` must be called with
+    those of the first rows before `common` and `branches` are used.
+    """
+
+    def __init__(self, pipeline: "Pipeline", clock: Clock) -> None:
+        """Raises DefinitionError with every fault found."""
+        self.pipeline = pipeline
+        self.source: Source = pipeline.source
+        self.stream = _stream(pipeline)
+        self.common: Sequence[Stage] = ()
+        self.branches: Mapping[str, BoundBranch] = {}
+        self.source_columns: pl.Schema | None = None
+        self._faults: list[Fault] = []
+        columns = self._bind_source(clock)
+        if columns is None and not self._faults:
+            self._bind_sinks_early()
+        self._raise_faults()
+        if columns is not None:
+            self.bind_columns(columns)
+
+    def bind_columns(self, columns: pl.Schema) -> None:
+        """Bind operators and sinks to the columns the source gives. Raises DefinitionError."""
+        self.source_columns = columns
+        self._check_record(columns)
+        names = names_of(self.pipeline.operators)
+        common = self._bind_operators(("operators",), names, self.pipeline.operators, columns)
+        if common is not None:
+            self.common = common
+            self.branches = self._bind_branches(common[-1].columns if common else columns)
+        self._raise_faults()
+
+    def _bind_source(self, clock: Clock) -> pl.Schema | None:
+        pipeline = self.pipeline
+        with self._noting("source", kind_of(self.source)):
+            return self.source.bind(
+                pipeline.record, self.stream, pipeline.identity(), pipeline.batching(), clock
+            )
+        return None
+
+    def _bind_sinks_early(self) -> None:
+        for name, branch in self.pipeline.sinks.items():
+            with self._noting("sinks", name, kind_of(branch.sink)):
+                branch.sink.bind(None, self.stream, branch.identity, branch.order)
+
+    def _check_record(self, columns: pl.Schema) -> None:
+        if self.stream.time not in columns:
+            self._missing(("record", "time"), self.stream.time, columns)
+        for key in self.stream.key:
+            if key not in columns:
+                self._missing(("record", "key"), key, columns)
+
+    def _missing(self, place: Place, column: str, columns: pl.Schema) -> None:
+        has = ", ".join(name for name in columns if name != RECEIVED)
+        self._note(place, f"column {column!r} is not in the batch, which has {has}")
+
+    def _bind_operators(
+        self, place: Place, names: Sequence[str], steps: "Sequence[Named]", columns: pl.Schema
+    ) -> list[Stage] | None:
+        """None when one of them does not fit: what comes after it has no known columns."""
+        stages: list[Stage] = []
+        for index, (name, step) in enumerate(zip(names, steps, strict=True)):
+            operator = step.operator
+            before = len(self._faults)
+            with self._noting(*place, index, kind_of(operator)):
+                given, columns = columns, operator.bind(columns, self.stream)
+                self._refuse_reserved((*place, index), given, columns)
+            if len(self._faults) > before:
+                return None
+            stages.append(Stage(name, operator, _shape(operator, self.stream), columns))
+        return stages
+
+    def _refuse_reserved(self, place: Place, given: pl.Schema, columns: pl.Schema) -> None:
+        for name in columns:
+            if name.startswith("edge_") and name not in given and name != "edge_early":
+                self._note(place, f"columns starting with edge_ are reserved, got {name!r}")
+
+    def _bind_branches(self, columns: pl.Schema) -> dict[str, BoundBranch]:
+        branches = {}
+        for name, branch in self.pipeline.sinks.items():
+            rejected = name == self.pipeline.rejected
+            bound = self._bind_branch(name, branch, REJECTED_COLUMNS if rejected else columns)
+            if bound is not None:
+                branches[name] = bound
+        return branches
+
+    def _bind_branch(self, name: str, branch: "Branch", columns: pl.Schema) -> BoundBranch | None:
+        place = ("sinks", name)
+        names = names_of(branch.operators)
+        stages = self._bind_operators((*place, "operators"), names, branch.operators, columns)
+        if stages is None:
+            return None
+        columns = stages[-1].columns if stages else columns
+        when = None
+        if branch.when is not None:
+            with self._noting(*place, "when"):
+                from edge.expression import condition
+
+                when = condition(branch.when, columns)
+        drop = self._dropped(name, branch)
+        columns = pl.Schema({name: kind for name, kind in columns.items() if name not in drop})
+        if branch.order == "key" and not self.stream.key:
+            self._note((*place, "order"), "must not be 'key' where record.key is not declared")
+        with self._noting(*place, kind_of(branch.sink)):
+            branch.sink.bind(columns, self.stream, branch.identity, branch.order)
+        return BoundBranch(stages, when, branch.sink, drop, columns)
+
+    def _dropped(self, name: str, branch: "Branch") -> Sequence[str]:
+        """Arrival time travels to the sink only where it is the time of the rows, or asked for."""
+        if self.stream.time == RECEIVED or name == self.pipeline.rejected:
+            return ()
+        for step in (*self.pipeline.operators, *branch.operators):
+            if (
+                kind_of(step.operator) == "select"
+                and RECEIVED in _options(step.operator)["columns"]
+            ):
+                return ()
+        return (RECEIVED,)
+
+    def _note(self, place: Place, message: str) -> None:
+        self._faults.append(self.pipeline.fault(place, message))
+
+    @contextmanager
+    def _noting(self, *place: str | int) -> Iterator[None]:
+        """Faults found inside belong to `place`."""
+        try:
+            yield
+        except DefinitionError as error:
+            for fault in error.faults:
+                inner = tuple(fault.path.split(".")) if fault.path else ()
+                self._note((*place, *inner), fault.message)
+
+    def _raise_faults(self) -> None:
+        if self._faults:
+            faults, self._faults = self._faults, []
+            raise DefinitionError(*faults)
+
+
+def _stream(pipeline: "Pipeline") -> Stream:
+    record = pipeline.record
+    return Stream(record.time or RECEIVED, tuple(record.key), pipeline.folder)
+
+
+def _options(part: Operator) -> Mapping[str, object]:
+    options: Mapping[str, object] = part.model_dump(mode="json", fallback=_qualified)
+    return options
+
+
+def _qualified(value: object) -> str:
+    """Functions and classes among the options, by where they are defined."""
+    return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', repr(value))}"
+
+
+def _shape(operator: Operator, stream: Stream) -> str:
+    """Hash of the options that shape an operator's memory: all of them, time and key included."""
+    text = json.dumps([kind_of(operator), _options(operator), stream.time, stream.key])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def kind_of(part: object) -> str:
+    """The YAML name of a source, operator or sink: `MqttSource` is `mqtt`, `Filter` is `filter`."""
+    name = type(part).__name__
+    for suffix, contract in (("Source", Source), ("Sink", Sink)):
+        if isinstance(part, contract):
+            name = name.removesuffix(suffix)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+
+
+def names_of(steps: "Sequence[Named]") -> list[str]:
+    """The name of every operator of one list: its own, else its kind, `kind-2` for the second."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for step in steps:
+        kind = kind_of(step.operator)
+        seen[kind] = seen.get(kind, 0) + 1
+        names.append(step.name or (kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"))
+    return names
+
+
+def dotted(place: Place) -> str:
+    """`operators.2.window.size`."""
+    return ".".join(map(str, place))
+
+
+def line_of(place: Place, lines: Mapping[Place, int]) -> int | None:
+    """The line of `place`, or of the nearest thing around it that has one."""
+    around = (place[:length] for length in range(len(place), -1, -1))
+    return next((lines[near] for near in around if near in lines), None)
