@@ -1,0 +1,60 @@
+"""The main job on real data with everything embedded: what `edge demo` and `make run` run."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from edge.demo import expected
+from edge.demo.children import DemoError
+from edge.demo.screen import Screen, table
+from edge.demo.story import Stage, Story, checkout, verify
+from edge.demo.verdict import Check
+
+DATA = "pipelines/data/nab/machine_temperature_system_failure.csv"
+
+
+def main(out: Path = Path("out/demo")) -> int:
+    """Play the demo with its files below `out`; 0 if every row arrived once, else 1."""
+    console = Console(highlight=False)
+    try:
+        checks = asyncio.run(_perform(out))
+    except DemoError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("demo: stopped; every process it had started is gone", file=sys.stderr)
+        return 1
+    console.print(table(checks))
+    wrong = [check for check in checks if not check.holds]
+    console.print(
+        f"[bold red]{len(wrong)} of these are wrong" if wrong else "Every row arrived once."
+    )
+    _places(console, out)
+    return 1 if wrong else 0
+
+
+async def _perform(out: Path) -> list[Check]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    series = expected.readings(checkout() / DATA)
+    async with contextlib.AsyncExitStack() as stack:
+        stage = Stage(out)
+        with Screen(len(series)) as screen:
+            screen.say("starting a broker, S3, SQS and a processor on 127.0.0.1")
+            await stage.set_up(stack)
+            await Story(stage, screen, series).play()
+            screen.say("reading back what arrived")
+            return await asyncio.to_thread(verify, stage, series)
+
+
+def _places(console: Console, out: Path) -> None:
+    console.print(f"""
+{out}/s3       the objects of the bucket, as files
+{out}/sqs      the messages of the queue, one a line
+{out}/state    the outbox, which has nothing left to send
+{out}/logs     what the processor, the broker and S3/SQS had to say""")

@@ -1,0 +1,85 @@
+"""A TCP proxy that stands for the link: it can be cut in the middle of a request."""
+
+import asyncio
+import contextlib
+
+
+class Proxy:
+    """127.0.0.1:`port` -> 127.0.0.1:`target`, until it is cut.
+
+    A cut loses answers, not only connections: what is asked over a connection that was open still
+    arrives, its answer does not. That is the case a sender cannot tell from "never arrived".
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self.up = True
+        self.answers_lost = 0
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server:
+            self._server.close()
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport is closed in the next turn of the loop
+
+    def cut(self) -> None:
+        self.up = False
+
+    def restore(self) -> None:
+        self.up = True
+
+    async def _connect(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        if not self.up:
+            back.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            far, out = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            back.transport.abort()
+        else:
+            await self._carry(near, out, far, back)
+        finally:
+            self._open.discard(task)
+
+    async def _carry(
+        self,
+        near: asyncio.StreamReader,
+        out: asyncio.StreamWriter,
+        far: asyncio.StreamReader,
+        back: asyncio.StreamWriter,
+    ) -> None:
+        """Both directions until either end closes."""
+        asking = asyncio.create_task(_pump(near, out))
+        try:
+            while data := await far.read(65536):
+                if not self.up:
+                    self.answers_lost += 1
+                    break
+                back.write(data)
+                await back.drain()
+        except OSError:
+            pass  # either end may go away at any moment; the sender's retry is what is on show
+        finally:
+            asking.cancel()
+            back.transport.abort()
+            out.transport.abort()
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+        target.write_eof()
