@@ -188,7 +188,8 @@ class Bound:
         except DefinitionError as error:
             for fault in error.faults:
                 inner = tuple(fault.path.split(".")) if fault.path else ()
-                self._note((*place, *inner), fault.message)
+                # A source names what it misses in the record by its place in the definition.
+                self._note(inner if inner[:1] == ("record",) else (*place, *inner), fault.message)
 
     def _raise_faults(self) -> None:
         if self._faults:
@@ -198,7 +199,7 @@ class Bound:
 
 def _stream(pipeline: "Pipeline") -> Stream:
     record = pipeline.record
-    return Stream(record.time or RECEIVED, tuple(record.key), pipeline.folder)
+    return Stream(record.time or RECEIVED, record.key, pipeline.folder)
 
 
 def _options(part: Operator) -> Mapping[str, object]:
