@@ -12,6 +12,7 @@ import polars as pl
 from edge.clock import Clock
 from edge.component import Stream
 from edge.errors import DefinitionError, Fault
+from edge.expression import compile_condition
 from edge.operators import Operator
 from edge.sinks import Sink
 from edge.sources import Source
@@ -154,9 +155,7 @@ class Bound:
         when = None
         if branch.when is not None:
             with self._noting(*place, "when"):
-                from edge.expression import condition
-
-                when = condition(branch.when, columns)
+                when = compile_condition(branch.when, columns, "when")
         drop = self._dropped(name, branch)
         columns = pl.Schema({name: kind for name, kind in columns.items() if name not in drop})
         if branch.order == "key" and not self.stream.key:
@@ -169,12 +168,10 @@ class Bound:
         """Arrival time travels to the sink only where it is the time of the rows, or asked for."""
         if self.stream.time == RECEIVED or name == self.pipeline.rejected:
             return ()
-        for step in (*self.pipeline.operators, *branch.operators):
-            if (
-                kind_of(step.operator) == "select"
-                and RECEIVED in _options(step.operator)["columns"]
-            ):
-                return ()
+        steps = (*self.pipeline.operators, *branch.operators)
+        selects = [step.operator for step in steps if kind_of(step.operator) == "select"]
+        if any(RECEIVED in getattr(select, "columns", ()) for select in selects):
+            return ()
         return (RECEIVED,)
 
     def _note(self, place: Place, message: str) -> None:
