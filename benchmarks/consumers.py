@@ -1,0 +1,94 @@
+"""The contenders: the product and what it is compared with, behind one small surface."""
+
+import sqlite3
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.broker import Broker
+from benchmarks.definitions import Definition
+from benchmarks.outbox import Outbox
+from benchmarks.processes import Process
+from benchmarks.readings import PAYLOAD
+from benchmarks.subscribers import TOPICS
+
+
+class Running(NamedTuple):
+    """A consumer at work; `seen` counts the messages that are safe (or written, or read) so far."""
+
+    process: Process
+    seen: Callable[[], int]
+    close: Callable[[], None] = lambda: None
+
+
+class Task(NamedTuple):
+    """What a consumer is to do: read from `broker` at `qos`, keep its files in `folder`."""
+
+    broker: Broker
+    folder: Path
+    qos: int
+    messages: int
+
+
+Consumer = Callable[[Task], Running]
+
+
+def edge(task: Task) -> Running:
+    """The product: record checks, filter, derive, durable outbox, link to a bucket that is away."""
+    return start_edge(Definition("bench", task.broker.port, task.qos), task.folder)
+
+
+def start_edge(definition: Definition, folder: Path) -> Running:
+    """`edge run` on a definition, its state in `folder`."""
+    outbox = Outbox(folder / definition.name)
+    process = edge_process(folder, "run", str(definition.write(folder)))
+    return Running(process, outbox.read, outbox.close)
+
+
+def edge_process(folder: Path, *arguments: str) -> Process:
+    """The command `edge` of this environment, keeping its outboxes in `folder`."""
+    command = [str(Path(sys.executable).with_name("edge")), *arguments]
+    secrets = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+    return Process("edge", command, folder, env={"EDGE_STATE_DIR": str(folder), **secrets})
+
+
+def null(task: Task) -> Running:
+    """Reads and counts, nothing else. QoS 0 only: it sends no acknowledgements."""
+    counter = task.folder / "count"
+    counter.write_bytes(bytes(8))
+    process = _subscriber("null", task, str(counter))
+    return Running(process, lambda: int(struct.unpack("=q", counter.read_bytes())[0]))
+
+
+def hand_written(task: Task) -> Running:
+    """paho `on_message`, `json.loads`, SQLite with synchronous FULL, committed every 1000."""
+    store = task.folder / "readings.sqlite"
+    process = _subscriber("hand-written", task, str(task.qos), str(store))
+    return Running(process, lambda: _last_reading(store))
+
+
+def mosquitto_sub(task: Task) -> Running:
+    """`mosquitto_sub > file`: nothing computed, and nothing safe from a power cut."""
+    output = task.folder / "messages"
+    command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(task.broker.port), "-t", TOPICS]
+    command += ["-q", str(task.qos), "-C", str(task.messages)]
+    process = Process("mosquitto_sub", command, task.folder, output=output)
+    return Running(process, lambda: output.stat().st_size // (PAYLOAD + 1))
+
+
+def _subscriber(name: str, task: Task, *arguments: str) -> Process:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "benchmarks.subscribers", name, str(task.broker.port)]
+    return Process(name, [*command, *arguments], task.folder, env={"PYTHONPATH": str(root)})
+
+
+def _last_reading(store: Path) -> int:
+    """How many readings are committed, from the number the last one carries."""
+    database = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+    try:
+        last = database.execute("SELECT seq FROM readings ORDER BY rowid DESC LIMIT 1").fetchone()
+    finally:
+        database.close()
+    return last[0] - 1_000_000 + 1 if last else 0

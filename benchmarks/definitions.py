@@ -1,0 +1,81 @@
+"""The definitions the product runs here, written for each measurement."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.readings import FIELDS, OPERATORS, ROW_FIELDS
+
+
+class Definition(NamedTuple):
+    """One MQTT pipeline into a bucket at `bucket_port` of this machine.
+
+    roll: when entries become parcels; empty: the sink's default.
+    """
+
+    name: str
+    broker_port: int
+    qos: int
+    bucket_port: int = 1  # tcpmux: nobody listens, the link is down
+    roll: str = ""
+
+    def write(self, folder: Path) -> Path:
+        """The definition as a file in `folder`."""
+        path = folder / f"{self.name}.yaml"
+        path.write_text(self._text())
+        return path
+
+    def _text(self) -> str:
+        return f"""\
+edge: 1
+name: {self.name}
+source:
+  mqtt:
+    url: mqtt://127.0.0.1:{self.broker_port}
+    topics:
+      - plant/{{line}}/{{device}}/values
+    qos: {self.qos}
+record:
+  format: json
+  time: ts
+  key: device
+  fields:
+{FIELDS}
+{OPERATORS}
+sinks:
+  lake:
+    s3:
+      bucket: bench
+      prefix: readings/
+      format: ndjson
+      compression: zstd
+      region: eu-west-1
+      endpoint_url: http://127.0.0.1:{self.bucket_port}
+{f"    roll: {self.roll}" if self.roll else ""}
+outbox: {{max_size: 2GiB}}
+"""
+
+
+def dataset(folder: Path, rows: Path, results: Path) -> Path:
+    """A definition that reads the file `rows` and writes NDJSON files below `results`."""
+    path = folder / "dataset.yaml"
+    path.write_text(f"""\
+edge: 1
+name: dataset
+source:
+  dataset:
+    path: {rows}
+record:
+  format: json
+  time: ts
+  key: device
+  fields:
+{ROW_FIELDS}
+{OPERATORS}
+sinks:
+  results:
+    file:
+      path: {results}
+      format: ndjson
+outbox: {{max_size: 2GiB}}
+""")
+    return path
