@@ -1,5 +1,6 @@
 """A whole file through the product, beside one lazy polars query that does the same."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ def whole_file(plan: Plan) -> list[Row]:
     source = plan.folder / "rows.ndjson"
     with source.open("wb") as file:
         file.writelines(rows(count))
+        file.flush()
+        os.fsync(file.fileno())  # else the first contender pays for writing it back
     found = interleave(
         plan, {"polars": partial(_polars, plan, source), "edge": partial(_edge, plan, source)}
     )
