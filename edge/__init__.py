@@ -1,3 +1,57 @@
 """Process sensor data where it is made, and forward the results with nothing lost."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge.codec import Record as Record
+    from edge.operators import Operator as Operator
+    from edge.pipeline import Branch as Branch
+    from edge.pipeline import Named as Named
+    from edge.pipeline import Pipeline as Pipeline
+    from edge.pipeline import load as load
+    from edge.sinks import Sink as Sink
+    from edge.sources import Source as Source
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Pipeline": "edge.pipeline",
+    "Branch": "edge.pipeline",
+    "Named": "edge.pipeline",
+    "load": "edge.pipeline",
+    "Record": "edge.codec",
+    "Source": "edge.sources",
+    "Operator": "edge.operators",
+    "Sink": "edge.sinks",
+}
+_TABLES = (("edge.sources", "SOURCES"), ("edge.operators", "OPERATORS"), ("edge.sinks", "SINKS"))
+
+
+def run(*pipelines: "Pipeline", once: bool = False) -> None:
+    """Run pipelines in this process until SIGTERM or SIGINT.
+
+    once: return when the finite sources have ended and the outboxes are empty. Raises
+    DefinitionError, OutboxLocked, or EdgeError when rows keep failing.
+    """
+    import asyncio
+
+    runner = import_module("edge.runner")
+    asyncio.run(runner.run(pipelines, once=once))
+
+
+def __getattr__(name: str) -> Any:
+    """`Pipeline`, the contracts and every part by its class name, imported when first used."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name[:1].isupper():
+        for module, table in _TABLES:
+            for target in getattr(import_module(module), table).values():
+                home, _, part = target.partition(":")
+                if part == name:
+                    return getattr(import_module(home), name)
+    raise AttributeError(f"module 'edge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,37 @@
+"""The command line: `edge run`, `edge check`, `edge status` and the rest."""
+
+import os
+import sys
+
+import typer
+
+from edge.cli import definition, outbox, parts, processor
+from edge.cli.screen import Commands
+
+EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
+process owns the outbox."""
+
+
+def application(styled: bool = False) -> typer.Typer:
+    """All commands; `styled` help and errors are for terminals."""
+    app = typer.Typer(
+        name="edge",
+        cls=Commands,
+        help="Process sensor data where it is made: MQTT and files in, SQS and S3 out.",
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown" if styled else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for group in (processor, definition, parts, outbox):
+        group.add_to(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of the command `edge`."""
+    # Before polars is imported, which starts its threads then. Batches are small: more threads
+    # cost memory and give nothing.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    application(styled=sys.stdout.isatty() and sys.stderr.isatty())()

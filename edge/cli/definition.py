@@ -1,0 +1,168 @@
+"""Commands that look at a definition and touch nothing else: check, explain, schema."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.screen import WRONG, complain, put, put_json, say
+from edge.errors import DefinitionError, Fault
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from edge.pipeline import Bound
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A definition, YAML or Python.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Definitions to look at.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command()(check)
+    app.command()(explain)
+    app.command()(schema)
+
+
+def check(files: Files, as_json: Json = False) -> None:
+    """Validate definitions: every fault with file, line, path and remedy. Opens nothing.
+
+    Exits with 2 when anything is wrong.
+    """
+    faults: list[Fault] = []
+    for file in files:
+        try:
+            bound = _bind(file)
+        except DefinitionError as error:
+            faults.extend(error.faults)
+            if not as_json:
+                complain(*error.faults)
+        else:
+            if not as_json:
+                say(f"{file}: {_summary(bound)}", style="green")
+    if as_json:
+        put_json([fault._asdict() for fault in faults])
+    if faults:
+        raise typer.Exit(WRONG)
+
+
+def explain(
+    file: File,
+    infer: Annotated[
+        bool,
+        typer.Option("--infer", help="Print `record.fields` as the first rows of a dataset say."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show columns and types after every operator, and what each sink will receive."""
+    from edge.pipeline.explanation import explained
+
+    bound = _bind(file)
+    if infer or bound.source_columns is None:
+        columns = _first_columns(bound, asked=infer)
+        if infer:
+            _put_fields(bound, columns)
+            return
+        bound.bind_columns(columns)
+    if as_json:
+        put_json(explained(bound))
+    else:
+        _put_explanation(explained(bound))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a definition, for editors that complete and check YAML."""
+    from edge.pipeline.schema import definition_schema
+
+    put_json(definition_schema())
+
+
+def _bind(file: Path) -> "Bound":
+    from edge.clock import Clock
+    from edge.pipeline import load
+
+    return load(file).bind(Clock())
+
+
+def _summary(bound: "Bound") -> str:
+    pipeline = bound.pipeline
+    sinks = ", ".join(pipeline.sinks)
+    if bound.source_columns is None:
+        return f"good, sinks {sinks}; expressions are checked once the first rows tell the columns"
+    return f"good, {len(bound.source_columns)} columns, sinks {sinks}"
+
+
+def _first_columns(bound: "Bound", asked: bool) -> "pl.Schema":
+    """Columns of the first rows of a source that needs no network to be read."""
+    if not bound.source.finite:
+        raise DefinitionError(
+            "only data tells the columns of this source, and a dataset alone can be looked into; "
+            + ("explain --infer takes one" if asked else "declare record.fields")
+        )
+    return asyncio.run(_read_columns(bound))
+
+
+async def _read_columns(bound: "Bound") -> "pl.Schema":
+    arrivals = bound.source.arrivals(None)
+    try:
+        async for arrival in arrivals:
+            if arrival is not None and arrival.frame.width:
+                return arrival.frame.schema
+    finally:
+        await bound.source.close()
+    raise DefinitionError("the source has no rows that could tell their columns")
+
+
+def _put_fields(bound: "Bound", columns: "pl.Schema") -> None:
+    from edge.pipeline.explanation import typed
+
+    time = bound.stream.time
+    put("record:\n  fields:")
+    for name, kind in typed(columns).items():
+        if name != "edge_received":
+            put(f"    {name}: {kind if name == time else 'optional ' + kind}")
+
+
+def _put_explanation(explanation: Mapping[str, Any]) -> None:
+    source = explanation["source"]
+    put(f"{explanation['name']}  ({explanation['identity']}, outbox {explanation['outbox']})")
+    put(f"  source {source['kind']}: {_listed(source['columns'])}")
+    columns = _put_operators(explanation["operators"], source["columns"], "  ")
+    for name, sink in explanation["sinks"].items():
+        roll = f"parcels of {sink['roll']['size']} or {sink['roll']['every']}"
+        put(f"  sink {name}: {sink['kind']}, {roll}, order {sink['order']}, {sink['priority']}")
+        if sink["rejected"]:
+            put("    takes rejected payloads")
+        _put_operators(sink["operators"], columns, "    ")
+        if sink["when"]:
+            put(f"    when {sink['when']}")
+        put(f"    receives {_listed(sink['columns'])}")
+
+
+def _put_operators(
+    operators: Sequence[Mapping[str, Any]], columns: Mapping[str, str], indent: str
+) -> Mapping[str, str]:
+    for operator in operators:
+        put(f"{indent}{operator['name']}: {_change(columns, operator['columns'])}")
+        columns = operator["columns"]
+    return columns
+
+
+def _change(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What an operator does to the columns, in full where it leaves little as it was."""
+    new = {name: kind for name, kind in after.items() if before.get(name) != kind}
+    gone = [name for name in before if name not in after]
+    if not new and not gone:
+        return "the same columns"
+    if len(gone) > 3:
+        return _listed(after)
+    return ", ".join(
+        [*(f"+ {name} {kind}" for name, kind in new.items()), *(f"- {n}" for n in gone)]
+    )
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
