@@ -88,11 +88,13 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
-def _above_zero(span: timedelta) -> timedelta:
+def _parse_positive(value: object) -> timedelta:
+    try:
+        span = parse_duration(value)
+    except ValueError:
+        span = timedelta(0)
     if span <= timedelta(0):
-        raise ValueError(
-            f"must be a duration above zero such as 30s or 5m, got {format_duration(span)!r}"
-        )
+        raise ValueError(f"must be a duration above zero such as 30s or 5m, got {value!r}")
     return span
 
 
@@ -106,7 +108,7 @@ Duration = Annotated[
 
 PositiveDuration = Annotated[
     timedelta,
-    BeforeValidator(lambda value: _above_zero(parse_duration(value))),
+    BeforeValidator(_parse_positive),
     PlainSerializer(format_duration),
     _DURATION_SCHEMA,
 ]

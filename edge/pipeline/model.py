@@ -25,11 +25,10 @@ from edge.errors import DefinitionError, Fault
 from edge.operators import Operator
 from edge.outbox.model import Limits, Priority, SinkLimits, WhenFull
 from edge.pipeline.binding import Bound, Place, dotted, line_of, names_of
-from edge.sinks import Roll, Sink
+from edge.sinks import Order, Roll, Sink
 from edge.sources import Batch, Source
 
 Acknowledge = Literal["committed", "delivered"]
-Order = Literal["none", "key", "all"]
 
 SMALLEST_OUTBOX = parse_size("32MiB")
 _RESERVED_SINKS = ("common", "source")
@@ -133,10 +132,6 @@ Operators = Annotated[
 ]
 
 
-def _natural_order(sink: Sink | None) -> Order:
-    return "key" if getattr(sink, "fifo", False) else "none"
-
-
 class Branch(Options):
     """One sink and what happens to the rows on their way to it."""
 
@@ -146,7 +141,7 @@ class Branch(Options):
     roll: RollOptions = Field(RollOptions(), description="When rows are rolled into a parcel.")
     priority: Priority = Field("normal", description="Which backlog leaves first, or goes first.")
     order: Order = Field(
-        default_factory=lambda fields: _natural_order(fields.get("sink")),
+        default_factory=lambda given: given["sink"].natural_order() if "sink" in given else "none",
         description="Order of delivery; default none, key for FIFO queues.",
     )
     identity: bool = Field(True, description="Deliver the column `edge_id`.")

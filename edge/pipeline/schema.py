@@ -67,8 +67,14 @@ def definition_schema() -> Schema:
 
 
 def part_schema(part: type[Component]) -> Schema:
-    """The JSON Schema of one part's options."""
-    return part.model_json_schema(schema_generator=_Generator)
+    """The JSON Schema of one part's options, written out in full."""
+    schema = part.model_json_schema(schema_generator=_Generator)
+    definitions = schema.get("$defs", {})
+    for form in schema.get("anyOf", ()):
+        long = definitions.get(form.get("$ref", "").removeprefix(_REFERENCE), form)
+        if "properties" in long:
+            return {**long, "$defs": definitions}
+    return schema
 
 
 def option_type(option: Schema, schema: Schema) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 
 from edge.component import Component, Size, Stream, find
 from edge.outbox.model import Parcel, Refusal
+
+Order = Literal["none", "key", "all"]
 
 SINKS: Mapping[str, str] = {
     "file": "edge.sinks.file:FileSink",
@@ -78,6 +80,10 @@ class Sink(Component):
     roll_default: ClassVar[Roll] = Roll(Size(8 * 2**20), timedelta(seconds=60))
     send_limit: ClassVar[int] = 4
     """How many parcels one `send` takes at most."""
+
+    def natural_order(self) -> Order:
+        """The order of delivery where the definition names none."""
+        return "none"
 
     def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
         """Check the options against the columns that will come; opens nothing.
