@@ -1,0 +1,34 @@
+"""Payload bytes -> DataFrame, and DataFrame -> bodies (json, ndjson, csv, parquet)."""
+
+from edge.codec.body import (
+    Compression,
+    Format,
+    compress,
+    encode,
+    extension,
+    pack,
+    rows_as_json,
+    unpack,
+)
+from edge.codec.decoder import Decoder
+from edge.codec.record import TIMESTAMP, FieldSpec, FieldType, Record
+from edge.codec.rows import Decoded
+from edge.outbox.model import Reject
+
+__all__ = [
+    "TIMESTAMP",
+    "Compression",
+    "Decoded",
+    "Decoder",
+    "FieldSpec",
+    "FieldType",
+    "Format",
+    "Record",
+    "Reject",
+    "compress",
+    "encode",
+    "extension",
+    "pack",
+    "rows_as_json",
+    "unpack",
+]

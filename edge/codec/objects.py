@@ -1,0 +1,283 @@
+"""JSON payloads -> columns: all together in polars, and one by one in Python where that fails."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+
+from edge.codec.judge import Judge, Misfit
+from edge.codec.record import COLUMN_TYPES, FieldSpec
+from edge.codec.rows import Raw, shown
+
+_ORIGIN, _ELEMENT = "edge_origin", "edge_element"
+_BOM = b"\xef\xbb\xbf"
+# Numbers are asked for in the type that loses nothing: fractions of a second in a float, whole
+# microseconds and nanoseconds as integers. Polars refuses what is of another kind.
+_RAW_TYPES: Mapping[str, pl.DataType] = {
+    **COLUMN_TYPES,
+    "timestamp": pl.String(),
+    "timestamp_s": pl.Float64(),
+    "timestamp_ms": pl.Float64(),
+    "timestamp_us": pl.Int64(),
+    "timestamp_ns": pl.Int64(),
+}
+_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+class _Object(NamedTuple):
+    """A payload that is a JSON object: its number, a text without line breaks, and its value."""
+
+    number: int
+    text: bytes
+    value: dict[str, Any]
+
+
+class ObjectReader:
+    """Reads JSON objects into one column per field.
+
+    A payload gives the same rows or the same reject whatever came with it. Polars reads a batch in
+    one call and refuses all of it for one bad value. Then the batch is screened: orjson finds what
+    is no JSON object, polars reads the rest with nulls in place of misfits, and only rows with
+    nulls are looked at in Python. Of a key that occurs twice polars takes the first value.
+    """
+
+    def __init__(self, fields: Mapping[str, FieldSpec], rows: str | None) -> None:
+        self._names = list(fields)
+        self._steps = {name: field.steps(name) for name, field in fields.items()}
+        self._rows = tuple(rows.split(".")) if rows else ()
+        self._judge = Judge(fields, rows)
+        self._has_json = any(field.type == "json" for field in fields.values())
+        self._texts = [name for name, field in fields.items() if field.type in ("str", "timestamp")]
+        types = {self._steps[name]: _RAW_TYPES[field.type] for name, field in fields.items()}
+        if self._rows:
+            types = {**types, self._rows: pl.List(pl.Struct(_schema(types)))}
+        self._schema = _schema(types)
+
+    def read(self, payloads: Sequence[bytes]) -> Raw:
+        """One row per payload, or per element of the array that `rows` names."""
+        joined = b"\n".join(payloads)
+        if not self._has_json and _is_plain(joined) and joined.count(b"\n") == len(payloads) - 1:
+            frame = self._parse(joined, len(payloads))
+            if frame is not None:
+                return self._without_misread(frame, payloads)
+        return self._screen(payloads)
+
+    def read_lines(self, block: bytes) -> Raw | None:
+        """The lines of `block` in one go; None where they must be looked at one by one."""
+        count = block.count(b"\n") + (not block.endswith(b"\n"))
+        if self._has_json or not _is_plain(block):
+            return None
+        frame = self._parse(block, count)
+        return self._raw(frame) if frame is not None and self._misread(frame) is None else None
+
+    def _parse(self, joined: bytes, count: int, strict: bool = True) -> pl.DataFrame | None:
+        """`count` lines as one column per field; None when polars cannot read them all.
+
+        Not strict: a value that misfits is null.
+        """
+        try:
+            nested = pl.read_ndjson(joined, schema=self._schema, ignore_errors=not strict)
+        except _FAILURES:
+            return None
+        return self._flatten(nested) if nested.height == count else None
+
+    def _flatten(self, nested: pl.DataFrame) -> pl.DataFrame:
+        """One column per field; with `rows` also the payload of each row and whether it is null."""
+        leaves = [_leaf(steps).alias(name) for name, steps in self._steps.items()]
+        if not self._rows:
+            plain = all(steps == (name,) for name, steps in self._steps.items())
+            return nested if plain else nested.select(leaves)
+        nested = nested.with_row_index(_ORIGIN).select(
+            _ORIGIN, _leaf(self._rows).alias(_ELEMENT), *leaves
+        )
+        length = pl.col(_ELEMENT).list.len()
+        rows = nested.filter((length > 0) | length.is_null()).explode(_ELEMENT)
+        inner = ((name, _leaf((_ELEMENT, *steps))) for name, steps in self._steps.items())
+        return rows.select(
+            *(pl.coalesce(leaf, name).alias(name) for name, leaf in inner),
+            _ORIGIN,
+            pl.col(_ELEMENT).is_null(),
+        )
+
+    def _raw(self, frame: pl.DataFrame, rejects: Mapping[int, str] | None = None) -> Raw:
+        origin = frame[_ORIGIN] if _ORIGIN in frame.columns else None
+        return Raw(frame.select(self._names), origin, rejects or {})
+
+    def _misread(self, frame: pl.DataFrame) -> pl.Series | None:
+        """Mask of rows that polars may have misread without a word; None if there is none.
+
+        An array or object becomes text in a text column, an element that is null becomes a row.
+        """
+        masks = [frame[_ELEMENT]] if self._rows else []
+        for name in self._texts:
+            masks += [frame[name].str.starts_with(mark).fill_null(False) for mark in "{["]
+        return _either(masks)
+
+    def _without_misread(self, frame: pl.DataFrame, payloads: Sequence[bytes]) -> Raw:
+        doubts = self._misread(frame)
+        if doubts is None:
+            return self._raw(frame)
+        rejects: dict[int, str] = {}
+        frame = _numbered(frame, range(len(payloads)))
+        for index in frame[_ORIGIN].filter(doubts).unique():
+            try:
+                self._judge.rewrite_first(payloads[index])
+            except Misfit as misfit:
+                rejects[index] = str(misfit)
+        return self._raw(frame.filter(~frame[_ORIGIN].is_in(list(rejects))), rejects)
+
+    def _screen(self, payloads: Sequence[bytes]) -> Raw:
+        """A batch in which something is wrong: its good payloads, and the others' reasons."""
+        rejects: dict[int, str] = {}
+        objects = list(_objects(payloads, rejects))
+        if self._has_json:
+            frames: list[pl.DataFrame] = []
+            texts = self._rewritten(objects, lambda one: self._judge.rewrite(one.value), rejects)
+        else:
+            frames, suspects = self._read_leniently(objects)
+            texts = self._rewritten(
+                suspects, lambda one: self._judge.rewrite_first(one.text), rejects
+            )
+        frames += self._read_exactly(texts, rejects)
+        whole = pl.concat(frames) if frames else self._nothing()
+        return self._raw(whole.sort(_ORIGIN, maintain_order=True), rejects)
+
+    def _rewritten(
+        self,
+        objects: Sequence[_Object],
+        rewrite: Callable[[_Object], bytes],
+        rejects: dict[int, str],
+    ) -> list[tuple[int, bytes]]:
+        texts = []
+        for one in objects:
+            try:
+                texts.append((one.number, rewrite(one)))
+            except Misfit as misfit:
+                rejects[one.number] = str(misfit)
+        return texts
+
+    def _read_leniently(
+        self, objects: Sequence[_Object]
+    ) -> tuple[list[pl.DataFrame], list[_Object]]:
+        """Rows of the payloads that polars reads as they stand, and the payloads in doubt.
+
+        Halved only for what orjson takes and polars does not, such as 1e400.
+        """
+        if not objects:
+            return [], []
+        joined = b"\n".join(one.text for one in objects)
+        frame = self._parse(joined, len(objects), strict=False)
+        if frame is not None:
+            return self._divided(_numbered(frame, [one.number for one in objects]), objects)
+        if len(objects) == 1:
+            return [], list(objects)
+        half = len(objects) // 2
+        left, right = self._read_leniently(objects[:half]), self._read_leniently(objects[half:])
+        return left[0] + right[0], left[1] + right[1]
+
+    def _divided(
+        self, frame: pl.DataFrame, objects: Sequence[_Object]
+    ) -> tuple[list[pl.DataFrame], list[_Object]]:
+        misread = self._misread(frame)
+        doubted = set(frame[_ORIGIN].filter(misread)) if misread is not None else set()
+        empty = [name for name in self._names if frame[name].null_count()]
+        if empty:
+            doubted |= self._with_lost_values(frame, empty, objects)
+        if not doubted:
+            return [frame], []
+        kept = frame.filter(~frame[_ORIGIN].is_in(list(doubted)))
+        return [kept], [one for one in objects if one.number in doubted]
+
+    def _with_lost_values(
+        self, frame: pl.DataFrame, names: Sequence[str], objects: Sequence[_Object]
+    ) -> set[int]:
+        """Payloads with a value where polars gave null."""
+        flags = frame.select(_ORIGIN, *(pl.col(name).is_null() for name in names))
+        flags = flags.filter(pl.any_horizontal(names))
+        if self._rows:
+            return set(flags[_ORIGIN])
+        values = {one.number: one.value for one in objects}
+        lost = set()
+        for index, *nulls in flags.iter_rows():
+            absent = [name for name, null in zip(names, nulls, strict=True) if null]
+            if not self._judge.lacks(values[index], absent):
+                lost.add(index)
+        return lost
+
+    def _read_exactly(
+        self, texts: Sequence[tuple[int, bytes]], rejects: dict[int, str]
+    ) -> list[pl.DataFrame]:
+        """Rows of payloads that Python has checked and written anew."""
+        if not texts:
+            return []
+        frame = self._parse(b"\n".join(text for _, text in texts), len(texts))
+        if frame is not None:
+            return [_numbered(frame, [index for index, _ in texts])]
+        if len(texts) == 1:
+            rejects[texts[0][0]] = "payload cannot be read"
+            return []
+        half = len(texts) // 2
+        return self._read_exactly(texts[:half], rejects) + self._read_exactly(texts[half:], rejects)
+
+    def _nothing(self) -> pl.DataFrame:
+        return _numbered(self._flatten(pl.DataFrame(schema=self._schema)), [])
+
+
+def _is_plain(joined: bytes) -> bool:
+    """Whether polars reads it as what it is: not compressed, no lone surrogates.
+
+    It would inflate what begins like gzip, zstd or zlib, and turn a lone surrogate into NUL.
+    """
+    if joined[:1] not in (b"{", b" ", b"\t"):
+        return False
+    return b"\\" not in joined or not (b"\\ud" in joined or b"\\uD" in joined)
+
+
+def _objects(payloads: Sequence[bytes], rejects: dict[int, str]) -> Iterator[_Object]:
+    for index, payload in enumerate(payloads):
+        text = payload.removeprefix(_BOM)
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            rejects[index] = f"payload is not JSON: {error}"
+            continue
+        if type(value) is dict:
+            # In valid JSON a line break stands only where a blank may stand.
+            yield _Object(index, text.replace(b"\n", b" ") if b"\n" in text else text, value)
+        else:
+            rejects[index] = f"payload must be a JSON object, got {shown(value)}"
+
+
+def _schema(types: Mapping[tuple[str, ...], pl.DataType]) -> dict[str, pl.DataType]:
+    """Types by place -> nested structs."""
+    first = {steps[0]: types[steps] for steps in types if len(steps) == 1}
+    nested: dict[str, dict[tuple[str, ...], pl.DataType]] = {}
+    for steps, kind in types.items():
+        if len(steps) > 1:
+            nested.setdefault(steps[0], {})[steps[1:]] = kind
+    structs = {name: pl.Struct(_schema(inner)) for name, inner in nested.items()}
+    return {steps[0]: {**first, **structs}[steps[0]] for steps in types}
+
+
+def _leaf(steps: Sequence[str]) -> pl.Expr:
+    leaf = pl.col(steps[0])
+    for step in steps[1:]:
+        leaf = leaf.struct.field(step)
+    return leaf
+
+
+def _numbered(frame: pl.DataFrame, indices: Sequence[int]) -> pl.DataFrame:
+    """`frame` with the payload number of each row, `indices` being those of its payloads."""
+    numbers = pl.Series(_ORIGIN, indices, dtype=pl.UInt32)
+    if _ORIGIN in frame.columns:
+        return frame.with_columns(numbers.gather(frame[_ORIGIN]).alias(_ORIGIN))
+    return frame.with_columns(numbers)
+
+
+def _either(masks: Sequence[pl.Series]) -> pl.Series | None:
+    found: pl.Series | None = None
+    for mask in masks:
+        if mask.any():
+            found = mask if found is None else found | mask
+    return found
