@@ -1,6 +1,7 @@
 """Commands about the parts a pipeline can be made of: list, describe."""
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,7 +33,7 @@ def list_parts(
 
     kinds = [each for each in KINDS if kind is None or kind.removesuffix("s") == each.word]
     if not kinds:
-        raise DefinitionError(f"must be sources, operators or sinks, got {kind!r}")
+        raise DefinitionError(f"list: must be sources, operators or sinks, got {kind!r}")
     rows = [(name, each.word, _first_line(each, name)) for each in kinds for name in each.names()]
     if as_json:
         put_json([{"name": name, "kind": word, "what": what} for name, word, what in rows])
@@ -59,8 +60,8 @@ def _first_line(kind: "Kind", name: str) -> str:
     """What a part does; a part whose package cannot be imported must not hide the others."""
     try:
         return (kind.find(name).__doc__ or "").strip().splitlines()[0]
-    except ImportError as error:
-        return f"cannot be imported: {error}"
+    except DefinitionError as error:
+        return str(error)
 
 
 def _named(name: str) -> "list[tuple[Kind, type[Component]]]":
@@ -95,8 +96,13 @@ def _options(part: "type[Component]") -> list[tuple[str, str, str, str]]:
         (
             name,
             option_type(option, schema),
-            "required" if name in required else str(option.get("default", "")),
+            "required" if name in required else _default(option),
             str(option.get("description", "")),
         )
         for name, option in schema.get("properties", {}).items()
     ]
+
+
+def _default(option: Mapping[str, object]) -> str:
+    value = option.get("default")
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

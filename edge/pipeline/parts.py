@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from edge.component import Component
+from edge.errors import DefinitionError
 from edge.operators import OPERATORS, find_operator
 from edge.sinks import SINKS, find_sink
 from edge.sources import SOURCES, find_source
@@ -15,12 +16,21 @@ class Kind(NamedTuple):
 
     word: str
     table: Mapping[str, str]
-    find: Callable[[str], type[Component]]
+    lookup: Callable[[str], type[Component]]
 
     def names(self) -> list[str]:
         """Every part of this kind, those of other installed packages too."""
         outside = {point.name for point in entry_points(group=f"edge.{self.word}s")}
         return [*self.table, *sorted(outside - set(self.table))]
+
+    def find(self, name: str) -> type[Component]:
+        """The class called `name`. Raises DefinitionError where there is none to use."""
+        try:
+            return self.lookup(name)
+        except ImportError as error:
+            raise DefinitionError(
+                f"{self.word} {name!r} cannot be imported: {error}; install what it needs"
+            ) from error
 
 
 SOURCE = Kind("source", SOURCES, find_source)

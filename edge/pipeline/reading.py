@@ -64,6 +64,7 @@ class _Reader:
         self._document = document
         self._faults = faults
         self._broken: set[str] = set()
+        self._unreadable = [fault.path for fault in faults]
 
     def pipeline(self) -> Pipeline:
         written = self._document.values
@@ -173,7 +174,8 @@ class _Reader:
         except ValidationError as error:
             for inner, message, line in described(error, model, values):
                 if inner[:1] not in [(name,) for name in broken]:
-                    self._note((*place, *self._written(inner)), message, (*place, *line))
+                    whole, line = self._written(inner), self._written(line)
+                    self._note((*place, *whole), message, (*place, *line))
         except DefinitionError as error:
             for fault in error.faults:
                 inner = tuple(fault.path.split(".")) if fault.path else ()
@@ -185,10 +187,11 @@ class _Reader:
         return ("source", *inner) if inner == _BESIDE_SOURCE else inner
 
     def _note(self, place: Place, message: str, line: Place | None = None) -> None:
-        """One fault for each place: what is wrong with a value is not said twice."""
+        """Note a fault, unless the value is known to be wrong. `line`: whose line it stands in."""
         path = dotted(place)
-        number = line_of(place if line is None else line, self._document.lines)
-        if (path, number) not in {(fault.path, fault.line) for fault in self._faults}:
+        known = any(f"{inner}.".startswith(f"{path}.") for inner in self._unreadable)
+        if not known or (line is not None and line != place):
+            number = line_of(place if line is None else line, self._document.lines)
             self._faults.append(Fault(path, message, self._document.file, number))
 
 

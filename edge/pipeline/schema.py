@@ -1,12 +1,14 @@
 """JSON Schema of a whole definition, every part's options under its key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from edge.component import Component
+from edge.errors import DefinitionError
 from edge.pipeline.model import Pipeline
 from edge.pipeline.parts import KINDS, OPERATOR, SINK, SOURCE, Kind
 
@@ -27,7 +29,7 @@ class _Generator(GenerateJsonSchema):
 
 def definition_schema() -> Schema:
     """Draft 2020-12. Every scalar may also be text with `${NAME}` in it."""
-    parts = {kind.word: {name: kind.find(name) for name in kind.names()} for kind in KINDS}
+    parts = {kind.word: dict(_usable(kind)) for kind in KINDS}
     models: list[type[BaseModel]] = [Pipeline, *(p for of in parts.values() for p in of.values())]
     references, schema = models_json_schema(
         [(model, "validation") for model in models], schema_generator=_Generator
@@ -95,6 +97,13 @@ def option_type(option: Schema, schema: Schema) -> str:
     words = {"string": "text", "object": "mapping", "array": "list"}
     kind = str(option.get("type", "any"))
     return words.get(kind, kind)
+
+
+def _usable(kind: Kind) -> Iterator[tuple[str, type[Component]]]:
+    """All parts but those of other packages that cannot be imported here."""
+    for name in kind.names():
+        with suppress(DefinitionError):
+            yield name, kind.find(name)
 
 
 def _optional(part: type[Component], reference: Schema) -> Schema:

@@ -51,26 +51,37 @@ def described(
     """Place and message of every fault, and the place whose line it stands in.
 
     `values` is what was validated, where it came from a file: places then name only what is there.
-    Alternatives of one value (`int` or `str`) become one message.
+    Alternatives of one value (`int` or `str`) become one message, and an option that is missing
+    because its name is misspelt is not told twice.
     """
     found: dict[Place, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         place = tuple(detail["loc"])
         if values is not None:
             place = _written(place, values, detail["type"] == "missing")
-        found.setdefault(place, []).append(detail)
+        if detail["type"] != "default_factory_not_called":
+            found.setdefault(place, []).append(detail)
+    meant = {
+        (*place[:-1], _nearest(place[-1], _options(_model_at(model, details[0]["loc"][:-1]))))
+        for place, details in found.items()
+        if details[0]["type"] == "extra_forbidden"
+    }
     for place, details in found.items():
         if details[0]["type"] == "extra_forbidden":
             yield place[:-1], _unknown(details[0], model), place
-        else:
+        elif details[0]["type"] != "missing" or place not in meant:
             yield place, _joined([_message(detail, model) for detail in details]), place
 
 
 def unknown(name: object, known: Sequence[str]) -> str:
     """What to say of an option that does not exist."""
-    near = get_close_matches(str(name), known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(sorted(known))
+    near = _nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else "known are " + ", ".join(sorted(known))
     return f"no option is called {name!r}; {hint}"
+
+
+def _nearest(name: object, known: Sequence[str]) -> str | None:
+    return next(iter(get_close_matches(str(name), known, 1)), None)
 
 
 def shown(value: object) -> str:
