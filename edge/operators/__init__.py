@@ -1,9 +1,12 @@
 """What happens to rows: the contract of an operator and the table of operators."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, get_origin
 
 import polars as pl
+from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from edge.component import Component, Stream, find
 
@@ -36,6 +39,31 @@ class Operator(Component):
 
     removes: ClassVar[str] = "filtered"
     """Ledger name of the rows that go in and do not come out: filtered, unchanged, ..."""
+
+    short: ClassVar[str | None] = None
+    """The option that a bare value stands for: `filter: x > 1` is `filter: {where: x > 1}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_short_form(cls, given: Any) -> Any:
+        if cls.short is None:
+            return given
+        plain_mapping = get_origin(cls.model_fields[cls.short].annotation) is dict
+        if isinstance(given, Mapping) and not plain_mapping:
+            return given
+        # `derive: {columns: a + b}` makes a column of that name; Derive(columns={...}) does not
+        spelled_out = isinstance(given, Mapping) and isinstance(given.get(cls.short), Mapping)
+        return given if spelled_out and len(given) == 1 else {cls.short: given}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.short is None:
+            return schema
+        options = handler.resolve_ref_schema(schema)
+        return {"anyOf": [options["properties"][cls.short], schema]}
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         """Check the options against the columns that come in; returns the columns that go out.
@@ -72,4 +100,4 @@ class Operator(Component):
         return None
 
     def restore(self, states: Sequence[bytes]) -> None:
-        """Take back what `snapshot` gave: one whole, then changes in order. Replaces all memory."""
+        """Take back what `snapshot` gave: one whole, then changes in order; nothing forgets all."""
