@@ -1,0 +1,85 @@
+"""Files in a folder on this machine, one per parcel, each whole or not there."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+from pydantic import Field, PrivateAttr
+
+from edge.codec import Compression
+from edge.component import Stream
+from edge.errors import LinkDown
+from edge.outbox.model import Parcel
+from edge.sinks import Receipt
+from edge.sinks.partition import Partitioned
+from edge.sinks.receipt import join
+
+
+class FileSink(Partitioned):
+    """Writes one file per parcel below a folder: ndjson, csv, parquet or json, Hive partitions.
+
+    A file appears under its name once it is complete and safe on the disk. Sending a parcel again
+    finds its file and leaves it. A full or missing disk is waited for.
+    """
+
+    text_compression: ClassVar[Compression] = "none"
+    folder_limit: ClassVar[int] = 255
+
+    path: Path = Field(description="Folder of the files; relative to the folder of the definition.")
+    _root: Path = PrivateAttr(Path())
+
+    def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
+        """Check the partition columns; the folder is made when the first parcel comes."""
+        super().bind(columns, stream, identity, order)
+        self._root = stream.folder / self.path
+
+    async def send(self, parcels: Sequence[Parcel]) -> Receipt:
+        """Write the files; LinkDown when none of them can be written."""
+        return await asyncio.to_thread(lambda: join(map(self._send_one, parcels)))
+
+    def _send_one(self, parcel: Parcel) -> Receipt | LinkDown:
+        place = self._root / parcel.key
+        try:
+            if not place.exists():
+                _write_whole(place, parcel.body)
+                return Receipt([parcel.id])
+            # Other bytes: the outbox is a restored copy that counts anew what was already sent.
+            same = place.read_bytes() == parcel.body
+        except OSError as error:
+            return LinkDown(
+                f"cannot write {place}: {error.strerror}; make room, or mend the disk or its"
+                " permissions"
+            )
+        return Receipt([parcel.id]) if same else Receipt(rekey=[parcel.id])
+
+
+def _write_whole(place: Path, body: bytes) -> None:
+    """Write a file so that after a power cut it is there with all its bytes, or not at all."""
+    _make_folder(place.parent)
+    # Always the same name: what a crash left behind is written over by the next try.
+    unfinished = place.with_name(f".{place.name}.part")
+    with unfinished.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(place)
+    _sync_folder(place.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

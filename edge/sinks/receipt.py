@@ -1,0 +1,44 @@
+"""What came of the parts of one send, as one receipt."""
+
+from collections.abc import Iterable, Sequence
+
+from edge.aws import Verdict
+from edge.errors import LinkDown
+from edge.outbox.model import Parcel
+from edge.sinks import Receipt
+
+
+def receipt_for(verdict: Verdict, parcels: Sequence[Parcel]) -> Receipt:
+    """The receipt of parcels whose call failed. Raises LinkDown for what passes by itself."""
+    if verdict.fate == "again":
+        raise LinkDown(verdict.problem)
+    if verdict.fate == "never":
+        return Receipt(refused={parcel.id: verdict.problem for parcel in parcels})
+    return Receipt(problem=verdict.problem)
+
+
+def join(parts: Iterable[Receipt | BaseException]) -> Receipt:
+    """One receipt of several. Raises LinkDown when one part did and nothing at all was settled.
+
+    Any other error among them is raised: the parcels go again, and repeats do no harm.
+    """
+    delivered: list[int] = []
+    refused: dict[int, str] = {}
+    rekey: list[int] = []
+    problems: list[str] = []
+    down: LinkDown | None = None
+    for part in parts:
+        if isinstance(part, Receipt):
+            delivered += part.delivered
+            refused |= part.refused
+            rekey += part.rekey
+            problems += [part.problem] if part.problem else []
+        elif isinstance(part, LinkDown):
+            down = part
+        else:
+            raise part
+    if down is not None:
+        if not (delivered or refused or rekey):
+            raise down
+        problems.append(str(down))
+    return Receipt(delivered, refused, rekey, problems[0] if problems else None)

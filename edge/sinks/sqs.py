@@ -1,0 +1,259 @@
+"""Messages in an SQS queue: one per row or rows packed together, standard and FIFO queues."""
+
+import asyncio
+import functools
+import hashlib
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import polars as pl
+from pydantic import AfterValidator, Field, PrivateAttr
+
+from edge.aws import AwsService, Target, classify, classify_code, region_of_arn
+from edge.component import Size, Stream
+from edge.errors import DefinitionError, Fault, LinkDown
+from edge.outbox.model import Parcel
+from edge.sinks import Encoded, Receipt, Roll, Sink, split_id
+from edge.sinks.message import ID_ATTRIBUTE, ID_TYPE, group_names, make_messages, overhead
+from edge.sinks.receipt import join, receipt_for
+
+log = logging.getLogger("edge.sinks.sqs")
+
+ENTRIES = 10
+"""Messages of one call at most (SQS quota)."""
+LANES = 10
+"""Calls side by side, as many as boto3 keeps connections."""
+COMMON_LIMIT = 256 * 2**10
+"""What a message and a call may hold when the queue cannot be asked: the limit before 2025."""
+
+_QUEUE = re.compile(r"(?:https?://.+/|arn:[^:]+:sqs:[^:]+:\d+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
+_REGION_IN_URL = re.compile(r"https?://sqs\.([a-z0-9-]+)\.amazonaws\.")
+
+
+def _check_queue(queue: str) -> str:
+    if not _QUEUE.fullmatch(queue):
+        raise ValueError(f"must be the name, URL or ARN of a queue, got {queue!r}")
+    return queue
+
+
+def _check_pack(size: Size) -> Size:
+    if not 2**10 <= size <= 2**20:
+        raise ValueError(f"must be between 1KiB and 1MiB, got {str(size)!r}")
+    return size
+
+
+class _Queue(NamedTuple):
+    url: str
+    limit: int
+
+
+class SqsSink(Sink, AwsService):
+    """Sends rows as JSON messages to an SQS queue.
+
+    A message is one row as a JSON object, or with `pack` a JSON array of rows. Each carries
+    `edge_id` as an attribute, by which a consumer drops repeats: SQS delivers at least once, and a
+    FIFO queue recognises a repeat only within five minutes. A FIFO queue gets the key of the row
+    as its group. Needs sqs:SendMessage, sqs:GetQueueUrl and sqs:GetQueueAttributes.
+    """
+
+    service: ClassVar[str] = "sqs"
+    # Alarms go this way: fast, but ten messages to a call where there are many.
+    roll_default: ClassVar[Roll] = Roll(2**20, timedelta(milliseconds=200))
+    send_limit: ClassVar[int] = ENTRIES * LANES
+
+    queue: Annotated[str, AfterValidator(_check_queue)] = Field(
+        description="Name, URL or ARN of the queue; looked up when the first message goes."
+    )
+    pack: Annotated[Size, AfterValidator(_check_pack)] | None = Field(
+        None,
+        description="Pack rows into JSON arrays of up to this size (`256KiB`); at most the queue's"
+        " MaximumMessageSize. One message per row where it is left out.",
+    )
+    _identity: bool = PrivateAttr(True)
+    _group_by: tuple[str, ...] | None = PrivateAttr(None)
+    _found: _Queue | None = PrivateAttr(None)
+
+    def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
+        """Choose what keeps its order; DefinitionError when key columns do not reach the sink."""
+        self._identity = identity
+        if not self._fifo() and order == "none":
+            self._group_by = None
+            return
+        self._group_by = () if order == "all" else stream.key
+        missing = [name for name in self._group_by if columns is not None and name not in columns]
+        if missing:
+            reason = (
+                f"messages keep their order by the key, but {', '.join(map(repr, missing))} is not"
+                f" among the columns, which are {', '.join(columns or ())}; keep the key columns"
+                " or set `order: all`"
+            )
+            raise DefinitionError(Fault("queue", reason))
+
+    def encode(self, frame: pl.DataFrame) -> Encoded:
+        """One parcel per message; a row that no queue can take is refused with its size."""
+        groups = None if self._group_by is None else group_names(frame, self._group_by)
+        pack = self.pack and min(self.pack, self._found.limit if self._found else self.pack)
+        return make_messages(frame, groups, pack, self._identity)
+
+    async def send(self, parcels: Sequence[Parcel]) -> Receipt:
+        """Send the messages, each group in its order; LinkDown when SQS settled none of them."""
+        try:
+            if self._found is None:
+                await self.call(self._find)
+        except Exception as error:
+            return receipt_for(classify(error, self._target()), parcels)
+        lanes = map(self._send_lane, _lanes(parcels))
+        return join(await asyncio.gather(*lanes, return_exceptions=True))
+
+    async def _send_lane(self, parcels: Sequence[Parcel]) -> Receipt:
+        """One call after the other; a group in which a message was not settled is left there."""
+        parts: list[Receipt | BaseException] = []
+        rest = parcels
+        while rest:
+            batch = self._batch(rest)
+            try:
+                part = await self._send_batch(batch) if batch else self._too_large(rest[0])
+            except LinkDown as error:
+                parts.append(error)
+                break
+            parts.append(part)
+            settled = {*part.delivered, *part.refused}
+            if not settled:
+                break
+            tried, rest = rest[: len(batch) or 1], rest[len(batch) or 1 :]
+            stuck = {_group(parcel) for parcel in tried if parcel.id not in settled} - {None}
+            rest = [parcel for parcel in rest if _group(parcel) not in stuck]
+        return join(parts)
+
+    def _batch(self, parcels: Sequence[Parcel]) -> Sequence[Parcel]:
+        """The first parcels that fit into one call; none if the first alone is too large."""
+        room = self._limit()
+        for count, parcel in enumerate(parcels[:ENTRIES]):
+            room -= self._size(parcel)
+            if room < 0:
+                return parcels[:count]
+        return parcels[:ENTRIES]
+
+    async def _send_batch(self, batch: Sequence[Parcel]) -> Receipt:
+        """One call. A call refused for what it holds is halved until the culprit stands alone."""
+        try:
+            return await self.call(functools.partial(self._call, batch))
+        except Exception as error:
+            verdict = classify(error, self._target())
+        if verdict.fate != "never" or len(batch) == 1:
+            return receipt_for(verdict, batch)
+        self._found = None  # asked again: the queue's limit may have been lowered
+        half = len(batch) // 2
+        first = await self._send_batch(batch[:half])
+        if first.problem:
+            return first
+        try:
+            return join([first, await self._send_batch(batch[half:])])
+        except LinkDown as error:
+            return join([first, error])
+
+    def _call(self, batch: Sequence[Parcel], client: Any) -> Receipt:
+        queue = self._found or self._find(client)
+        entries = [self._entry(index, parcel) for index, parcel in enumerate(batch)]
+        answer = client.send_message_batch(QueueUrl=queue.url, Entries=entries)
+        delivered = [batch[int(entry["Id"])].id for entry in answer.get("Successful", ())]
+        parts = [self._failed(batch[int(entry["Id"])], entry) for entry in answer.get("Failed", ())]
+        if not delivered and not parts:
+            raise LinkDown(f"no answer of SQS for {self._target().name}; is there a captive portal")
+        return join([Receipt(delivered), *parts])
+
+    def _failed(self, parcel: Parcel, entry: Mapping[str, Any]) -> Receipt:
+        """What one entry's failure means; one that SQS lays on the sender stays a failure."""
+        verdict = classify_code(
+            entry["Code"],
+            entry.get("Message", ""),
+            self._target(),
+            operation="SendMessageBatch",
+            unknown="parcel" if entry.get("SenderFault") else "busy",
+        )
+        if verdict.fate == "never":
+            return Receipt(refused={parcel.id: verdict.problem})
+        return Receipt(problem=verdict.problem)
+
+    def _entry(self, index: int, parcel: Parcel) -> Mapping[str, Any]:
+        entry: dict[str, Any] = {"Id": str(index), "MessageBody": parcel.body.decode()}
+        if self._identity:
+            value = {"DataType": ID_TYPE, "StringValue": parcel.key}
+            entry["MessageAttributes"] = {ID_ATTRIBUTE: value}
+        if self._fifo():
+            # Parcels rolled for a standard queue have no group.
+            entry["MessageGroupId"] = _group(parcel) or split_id(parcel.key).path
+            entry["MessageDeduplicationId"] = hashlib.sha256(parcel.key.encode()).hexdigest()
+        return entry
+
+    def _too_large(self, parcel: Parcel) -> Receipt:
+        reason = (
+            f"message of {self._size(parcel)} bytes, {self._target().name} takes {self._limit()};"
+            " raise its MaximumMessageSize and retry"
+        )
+        return Receipt(refused={parcel.id: reason})
+
+    def _size(self, parcel: Parcel) -> int:
+        return len(parcel.body) + (overhead(parcel.key) if self._identity else 0)
+
+    def _limit(self) -> int:
+        return self._found.limit if self._found else COMMON_LIMIT
+
+    def _find(self, client: Any) -> _Queue:
+        """URL and limit of the queue, remembered."""
+        url = self.queue if self.queue.startswith("http") else self._ask_url(client)
+        self._found = _Queue(url, self._ask_limit(client, url))
+        return self._found
+
+    def _ask_url(self, client: Any) -> str:
+        name, owner = self.queue, {}
+        if self.queue.startswith("arn:"):
+            *_, account, name = self.queue.split(":")
+            owner = {"QueueOwnerAWSAccountId": account}
+        url: str = client.get_queue_url(QueueName=name, **owner)["QueueUrl"]
+        return url
+
+    def _ask_limit(self, client: Any, url: str) -> int:
+        try:
+            answer = client.get_queue_attributes(
+                QueueUrl=url, AttributeNames=["MaximumMessageSize"]
+            )
+            return int(answer["Attributes"]["MaximumMessageSize"])
+        except client.exceptions.ClientError as error:
+            verdict = classify(error, self._target())
+            if verdict.fate == "again":
+                raise
+            # Not allowed to ask; if something else is wrong, sending will tell.
+            log.info("%s; taking %d bytes as its limit", verdict.problem, COMMON_LIMIT)
+            return COMMON_LIMIT
+
+    def _fifo(self) -> bool:
+        return self.queue.endswith(".fifo")
+
+    def _region(self) -> str | None:
+        found = _REGION_IN_URL.match(self.queue)
+        return self.region or (found[1] if found else region_of_arn(self.queue))
+
+    def _target(self) -> Target:
+        return Target("SQS", f"queue {re.split('[/:]', self.queue)[-1]!r}")
+
+
+def _group(parcel: Parcel) -> str | None:
+    group: str | None = parcel.attributes.get("group")
+    return group
+
+
+def _lanes(parcels: Sequence[Parcel]) -> Sequence[Sequence[Parcel]]:
+    """What is sent side by side: full calls, and each group with all its messages in one lane."""
+    count = min(LANES, -(-len(parcels) // ENTRIES))
+    groups: dict[object, list[Parcel]] = defaultdict(list)
+    for index, parcel in enumerate(parcels):
+        groups[_group(parcel) or index // ENTRIES].append(parcel)
+    lanes: list[list[Parcel]] = [[] for _ in range(count)]
+    for messages in sorted(groups.values(), key=len, reverse=True):
+        min(lanes, key=len).extend(messages)
+    return [lane for lane in lanes if lane]

@@ -1,0 +1,297 @@
+"""S3, SQS and STS over HTTP on 127.0.0.1: moto's server, as strict as AWS where moto is lenient.
+
+A test module asks for the fixtures with `pytest_plugins = ["tests.cloud"]`.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+import boto3
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.moto_api._internal import moto_api_backend
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from moto.s3.exceptions import S3ClientError
+from moto.s3.responses import S3Response
+from moto.s3.utils import compute_checksum
+from moto.sqs.exceptions import BatchRequestTooLong
+from moto.sqs.models import Message, SQSBackend
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from edge import aws
+
+REGION = "eu-west-1"
+ACCOUNT = DEFAULT_ACCOUNT_ID
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+FIFO_MEMORY = 300.0
+"""Seconds for which a FIFO queue knows a deduplication id, also after the message is deleted."""
+
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Failure(NamedTuple):
+    """An error answer: code, HTTP status."""
+
+    code: str
+    status: int = 400
+
+
+class Cloud:
+    """One server for many tests; `reset` between them."""
+
+    def __init__(self) -> None:
+        _make_strict(self)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server(
+            "127.0.0.1", 0, self._serve, threaded=True, request_handler=MotoRequestHandler
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.port: int = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._clear()
+
+    def _clear(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.illegal_fails_call = False
+        self.refuse_entry: Callable[[str], Failure | None] = lambda body: None
+        self.later = 0.0  # seconds that the FIFO memory is ahead of the clock
+        self._failures: dict[str, list[Failure]] = {}
+        self._always: dict[str, Failure] = {}
+        self._remembered: dict[tuple[str, str], tuple[float, Message]] = {}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """Forget buckets, queues, failures and counts."""
+        moto_api_backend.reset()
+        self._clear()
+
+    def fail(self, operation: str, *failures: Failure, always: Failure | None = None) -> None:
+        """Answer the next calls of `operation` (`PutObject`) with `failures`, then `always`."""
+        self._failures[operation] = list(failures)
+        if always:
+            self._always[operation] = always
+
+    def mend(self) -> None:
+        """Fail no more."""
+        self._failures.clear()
+        self._always.clear()
+
+    def client(self, service: str) -> Any:
+        """A client of the test's own, straight to the server."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def make_bucket(self, name: str) -> None:
+        """An empty bucket."""
+        place = {"LocationConstraint": REGION}
+        self.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration=place)
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """All objects by key."""
+        client = self.client("s3")
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+    def make_queue(self, name: str, **attributes: str) -> str:
+        """An empty queue; returns its URL."""
+        if name.endswith(".fifo"):
+            attributes["FifoQueue"] = "true"
+        url: str = self.client("sqs").create_queue(QueueName=name, Attributes=attributes)[
+            "QueueUrl"
+        ]
+        return url
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        """All messages of a queue as `receive_message` shows them, taken out of it, in order."""
+        client = self.client("sqs")
+        url = client.get_queue_url(QueueName=queue)["QueueUrl"]
+        found: list[dict[str, Any]] = []
+        while batch := client.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        ).get("Messages"):
+            found += batch
+            for message in batch:
+                client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def _serve(self, environ: Any, start_response: Any) -> Any:
+        request = Request(environ)
+        operation = _operation(request)
+        self.calls[operation] += 1
+        waiting = self._failures.get(operation)
+        failure = waiting.pop(0) if waiting else self._always.get(operation)
+        if failure is None:
+            return self._app(environ, start_response)
+        request.get_data()
+        return _error_answer(request, failure)(environ, start_response)
+
+    def send_batch(self, backend: Any, queue_name: str, entries: Any, lenient: Any) -> Any:
+        """SendMessageBatch as AWS does it; `lenient` is moto's."""
+        queue = backend.get_queue(queue_name)
+        size = sum(map(_size, entries.values()))
+        if size > queue.maximum_message_size:
+            raise BatchRequestTooLong(size)
+        sent: list[Message] = []
+        failed: list[dict[str, Any]] = []
+        for number, entry in entries.items():
+            if failure := self._entry_failure(entry["MessageBody"]):
+                failed.append(_entry_error(entry["Id"], failure))
+            elif known := self._known(queue, entry):
+                known.user_id = entry["Id"]  # type: ignore[attr-defined]
+                sent.append(known)
+            else:
+                messages, errors = lenient(backend, queue_name, {number: entry})
+                self._remember(queue, entry, messages)
+                sent, failed = sent + messages, failed + errors
+        return sent, failed
+
+    def _entry_failure(self, body: str) -> Failure | None:
+        if not _ILLEGAL.search(body):
+            return self.refuse_entry(body)
+        failure = Failure("InvalidMessageContents")
+        if self.illegal_fails_call:
+            raise _service_error(failure)
+        return failure
+
+    def _known(self, queue: Any, entry: Any) -> Message | None:
+        if not queue.fifo_queue:
+            return None
+        known = self._remembered.get((queue.queue_arn, entry["MessageDeduplicationId"]))
+        return known[1] if known and known[0] > self._now() - FIFO_MEMORY else None
+
+    def _remember(self, queue: Any, entry: Any, messages: list[Message]) -> None:
+        if queue.fifo_queue and messages:
+            key = (queue.queue_arn, entry["MessageDeduplicationId"])
+            self._remembered[key] = (self._now(), messages[0])
+
+    def _now(self) -> float:
+        return time.monotonic() + self.later
+
+
+def _operation(request: Request) -> str:
+    if target := request.headers.get("X-Amz-Target"):
+        return str(target.rpartition(".")[2])
+    if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        return str(request.form.get("Action", "?"))
+    kind = "Object" if request.path.strip("/").count("/") else "Bucket"
+    return {"PUT": "Put", "HEAD": "Head", "GET": "Get"}.get(request.method, request.method) + kind
+
+
+def _error_answer(request: Request, failure: Failure) -> Response:
+    text = f"{failure.code} by the test"
+    if "X-Amz-Target" in request.headers:
+        body = json.dumps({"__type": f"com.amazonaws.sqs#{failure.code}", "message": text})
+        return Response(body, failure.status, content_type="application/x-amz-json-1.0")
+    body = f"<Error><Code>{failure.code}</Code><Message>{text}</Message></Error>"
+    if "Action" in request.form:
+        body = f"<ErrorResponse>{body}</ErrorResponse>"
+    return Response(body, failure.status, content_type="application/xml")
+
+
+def _entry_error(entry_id: str, failure: Failure) -> dict[str, Any]:
+    text = f"{failure.code} by the test"
+    sender = failure.status < 500
+    return {"Id": entry_id, "SenderFault": sender, "Code": failure.code, "Message": text}
+
+
+def _service_error(failure: Failure) -> Exception:
+    from moto.core.exceptions import ServiceException
+
+    return ServiceException(failure.code, f"{failure.code} by the test")
+
+
+def _size(entry: Any) -> int:
+    """What AWS counts: body and every attribute's name, type and value, in UTF-8."""
+    size = len(entry["MessageBody"].encode())
+    for name, value in (entry.get("MessageAttributes") or {}).items():
+        size += len(name) + len(value["DataType"]) + len(value.get("StringValue", "").encode())
+    return size
+
+
+_lenient_send = SQSBackend.send_message_batch
+_lenient_put = S3Response.put_object
+_one_put = threading.Lock()
+
+
+def _make_strict(cloud: Cloud) -> None:
+    def send(backend: Any, queue_name: str, entries: Any) -> Any:
+        return cloud.send_batch(backend, queue_name, entries, _lenient_send)
+
+    def put(response: Any) -> Any:
+        _check_digests(response.headers, response.body or b"")
+        with _one_put:  # If-None-Match must not be looked at twice before either is there
+            return _lenient_put(response)
+
+    SQSBackend.send_message_batch = send  # type: ignore[method-assign]
+    S3Response.put_object = put  # type: ignore[method-assign]
+
+
+def _check_digests(headers: Any, body: bytes) -> None:
+    wrong = False
+    if given := headers.get("Content-MD5"):
+        wrong = base64.b64decode(given) != hashlib.md5(body).digest()
+    for name in ("crc32", "crc32c", "sha1", "sha256"):
+        if given := headers.get(f"x-amz-checksum-{name}"):
+            made = compute_checksum(body, algorithm=name.upper())
+            wrong |= given != (made.decode() if isinstance(made, bytes) else made)
+    if wrong:
+        raise S3ClientError("BadDigest", "The digest you specified did not match what we received")
+
+
+@pytest.fixture(scope="session")
+def cloud_server() -> Iterator[Cloud]:
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(cloud_server: Cloud, credentials: None) -> Iterator[Cloud]:
+    """The empty cloud, with credentials for it in the environment."""
+    cloud_server.reset()
+    yield cloud_server
+    cloud_server.mend()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keys and region in the environment, nothing of this machine's own AWS configuration."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    settings = KEYS | {"AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
+    for name, value in (settings | nowhere).items():
+        monkeypatch.setenv(name, value)
+    aws._new_session.cache_clear()
+    yield
+    aws._new_session.cache_clear()
