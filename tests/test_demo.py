@@ -84,12 +84,12 @@ def test_the_ledgers_equations_are_written_out() -> None:
     ledger = {
         "source": {"read": 10, "taken": 8, "redelivered": 2},
         "lake/deadband": {"in": 8, "out": 5, "unchanged": 3},
-        "lake": {"appended": 5, "delivered": 4},
+        "sink:lake": {"appended": 5, "delivered": 4},
     }
     assert [*verdict.ledger_checks(ledger)] == [
         verdict.Check("ledger: source", "read = taken + redelivered", 10, 10),
         verdict.Check("ledger: lake/deadband", "in = out + unchanged", 8, 8),
-        verdict.Check("ledger: lake", "appended = delivered", 5, 4),
+        verdict.Check("ledger: sink:lake", "appended = delivered", 5, 4),
     ]
 
 

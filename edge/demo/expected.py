@@ -61,12 +61,12 @@ def rows(series: Iterable[Reading]) -> Iterator[Row]:
 
 
 def lake(series: Iterable[Reading]) -> list[Row]:
-    """What the deadband keeps: a move of a degree since the last kept row, or an hour."""
+    """What the deadband keeps: a move of more than a degree since the last kept row, or an hour."""
     kept: list[Row] = []
     for row in rows(series):
         if (
             not kept
-            or abs(row.temperature - kept[-1].temperature) >= CHANGE
+            or abs(row.temperature - kept[-1].temperature) > CHANGE
             or row.ts - kept[-1].ts >= HEARTBEAT
         ):
             kept.append(row)

@@ -1,8 +1,14 @@
 """How the processor stands, read from its outbox whether it runs, is dead or is starting."""
 
+import contextlib
+import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from edge.outbox.inspection import read_status
+from edge.outbox.schema import FILE, connect_to_read
 
 
 class Standing(NamedTuple):
@@ -22,4 +28,16 @@ class Standing(NamedTuple):
 
 
 def read_standing(folder: Path) -> Standing:
-    return Standing(False, {}, {})
+    """All zero while there is no outbox yet."""
+    if not (folder / FILE).exists():
+        return Standing(False, {}, {})
+    with contextlib.closing(connect_to_read(folder / FILE)) as db:
+        try:
+            status = read_status(db, folder, time.time_ns() // 1000)
+        except sqlite3.OperationalError:  # its tables are being made
+            return Standing(False, {}, {})
+    sinks = {
+        name: (sink["delivered_rows"], sink["buffered_rows"])
+        for name, sink in status["sinks"].items()
+    }
+    return Standing(bool(status.get("source", {}).get("connected")), status["ledger"], sinks)

@@ -66,7 +66,7 @@ def ledger_checks(ledger: Ledger) -> Iterator[Check]:
             yield _equation(
                 part, counts, ("read",), ("taken", "rejected", "redelivered", "retained")
             )
-        elif "appended" in counts:
+        elif part.startswith("sink:"):
             yield _equation(part, counts, ("appended", "summaries"), _SINK_SIDE)
         elif "in" in counts:
             rest = sorted({*counts} - {"in", "created", "out"})

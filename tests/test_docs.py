@@ -1,0 +1,80 @@
+"""What the README says can be loaded and found; `python tests/test_docs.py` prints its table."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.pipeline import loads
+from edge.pipeline.parts import KINDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+TABLE = re.compile(r"(?<=-->\n).*(?=<!-- end of parts -->)", re.DOTALL)
+
+# What a block that shows one section is laid over.
+AROUND = {
+    "edge": "edge: 1\n",
+    "name": "name: example\n",
+    "source": "source: {mqtt: {url: mqtt://localhost:1883, topics: ['sensors/+/climate']}}\n",
+    "record": "record: {time: ts, fields: {ts: timestamp_ms, device: str, temp: float}}\n",
+    "sinks": "sinks: {screen: {console: {}}}\n",
+}
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            line = text.count("\n", 0, match.start()) + 1
+            yield f"{document.name}:{line}", match[1]
+
+
+def whole(block: str) -> str:
+    there = set(re.findall(r"^(\w+):", block, re.MULTILINE))
+    return "".join(text for key, text in AROUND.items() if key not in there) + block
+
+
+def table_of_parts() -> str:
+    """A row for every part: its name, its kind, the first line of its docstring."""
+    rows = ["| part | kind | what it does |", "| --- | --- | --- |"]
+    for kind in KINDS:
+        for name in kind.table:
+            part = kind.find(name)
+            text = str(part.__doc__).splitlines()[0]
+            rows.append(f"| `{name}` | {kind.word} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(("place", "block"), [*blocks("yaml")])
+def test_every_yaml_block_is_a_definition_that_loads(place: str, block: str) -> None:
+    pipeline = loads(whole(block), str(ROOT / "README.md"), {})
+    assert pipeline.sinks, place
+
+
+@pytest.mark.parametrize(("place", "block"), [*blocks("python")])
+def test_every_python_block_compiles_and_its_imports_exist(place: str, block: str) -> None:
+    compile(block, place, "exec")
+    exec("\n".join(line for line in block.splitlines() if re.match("import |from ", line)), {})
+
+
+def test_the_table_of_parts_has_every_part() -> None:
+    shown = TABLE.search(README)
+    assert shown is not None
+    assert shown[0] == table_of_parts(), "paste what `python tests/test_docs.py` prints"
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readme_can_be_read_in_one_sitting() -> None:
+    assert README.count("\n") < 400
+
+
+if __name__ == "__main__":
+    print(table_of_parts(), end="")
