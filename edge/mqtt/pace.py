@@ -1,0 +1,65 @@
+"""How long to wait before the next read, and when a broker waits for our acknowledgements."""
+
+SHORTEST = 0.001
+LONGEST = 0.02
+_MUCH, _LITTLE = 128 * 1024, 32 * 1024
+_FIRST_WINDOW = 20
+_SMALLEST_WINDOW = 8
+_ALIKE = 3
+
+
+class Pace:
+    """Follows one connection; all counts are of messages at QoS 1, sizes in bytes.
+
+    Reading at once costs a system call for every few messages, on both sides: a nap of 1 ms made a
+    subscriber 20 times cheaper and the broker 22 % (README, Architecture). A broker stops after so
+    many unacknowledged messages (its window, 20 unless configured), which nobody tells: it is
+    learned from where the stream stopped.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self, receive_maximum: int = 65_535) -> None:
+        """A new connection, which may be to a broker with another configuration."""
+        self.window = min(_FIRST_WINDOW, receive_maximum)
+        self._nap = SHORTEST
+        self._count = 0
+        self._empty = 0
+        self._alike = (0, 0)
+
+    def nap(self, outstanding: int) -> float:
+        """Seconds to wait before the next read with `outstanding` messages unacknowledged."""
+        if outstanding and outstanding + self._count >= self.window:
+            return SHORTEST
+        return self._nap
+
+    def read(self, count: int, size: int) -> None:
+        """A read brought `count` messages at QoS 1 and `size` bytes."""
+        if not size:
+            self._empty += 1
+            return
+        self._count, self._empty = count, 0
+        if size > _MUCH:
+            self._nap = max(SHORTEST, self._nap / 2)
+        elif size < _LITTLE:
+            self._nap = min(LONGEST, self._nap * 2)
+
+    def stalled(self, outstanding: int) -> bool:
+        """Whether the broker sends no more until it gets acknowledgements."""
+        if outstanding < self.window or not (self._empty or outstanding == self.window):
+            return False
+        self.window = outstanding
+        return True
+
+    def ended(self, outstanding: int) -> None:
+        """A batch ended with its time or its size, not because the stream stopped.
+
+        A window smaller than expected shows in batches that end alike, each with silence after it.
+        """
+        self.window = max(self.window, outstanding)
+        count, times = self._alike
+        silent = self._empty > 1 and outstanding >= _SMALLEST_WINDOW
+        self._alike = (outstanding, times + 1 if silent and outstanding == count else 1)
+        if silent and self._alike[1] >= _ALIKE:
+            self.window = outstanding

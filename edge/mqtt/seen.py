@@ -1,0 +1,159 @@
+"""What a start must know of an MQTT session: ids handed over, retained messages, subscriptions."""
+
+import logging
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import polars as pl
+
+from edge.codec import FieldSpec
+
+log = logging.getLogger("edge.mqtt")
+
+HASH = "polars-2.1-binary"
+"""Names the hash; polars keeps it the same within a minor version, and a test pins its values."""
+_TOPIC_SEED, _PAYLOAD_SEED = 1, 2
+_MOST_RETAINED = 100_000
+
+
+def fingerprints(topics: Sequence[bytes], payloads: Sequence[bytes]) -> Sequence[int]:
+    """A 64-bit hash of topic and payload for each message."""
+    return (topic_hashes(topics) ^ _hash(payloads, _PAYLOAD_SEED)).to_list()
+
+
+def topic_hashes(topics: Sequence[bytes]) -> pl.Series:
+    """A 64-bit hash of each topic."""
+    return _hash(topics, _TOPIC_SEED)
+
+
+def _hash(values: Sequence[bytes], seed: int) -> pl.Series:
+    return pl.Series(values, dtype=pl.Binary).hash(seed)
+
+
+class Seen:
+    """Packet id -> hash of the message handed over under it, and what else outlives a start.
+
+    Snapshots carry what changed since the last one: a line of JSON, then packet ids (2 bytes each),
+    their hashes (8), topic hashes of retained messages (8) and the hashes of those messages (8).
+    """
+
+    def __init__(self) -> None:
+        self.subscriptions: Sequence[str] = ()
+        self.fields: Mapping[str, Any] | None = None
+        self._ids: dict[int, int] = {}
+        self._retained: dict[int, int] = {}
+        self._clean()
+
+    def _clean(self) -> None:
+        self._new_ids: dict[int, int] = {}
+        self._new_retained: dict[int, int] = {}
+        self._forgotten = False
+        self._resubscribed = False
+        self._learned = False
+
+    def is_repeat(self, packet_id: int, fingerprint: int) -> bool:
+        """Whether a message with DUP is one that was handed over before."""
+        return self._ids.get(packet_id) == fingerprint
+
+    def hand_over(self, messages: Mapping[int, int]) -> None:
+        """Remember packet id -> hash; what an id stood for before is forgotten."""
+        self._ids.update(messages)
+        self._new_ids.update(messages)
+
+    def is_retained(self, topic: int, fingerprint: int) -> bool:
+        """Whether this retained message was taken before."""
+        return self._retained.get(topic) == fingerprint
+
+    def take_retained(self, topic: int, fingerprint: int) -> None:
+        """Remember a retained message; the oldest of more than 100,000 topics is forgotten."""
+        for table in (self._retained, self._new_retained):
+            table.pop(topic, None)
+            table[topic] = fingerprint
+            if len(table) > _MOST_RETAINED:
+                del table[next(iter(table))]
+
+    def subscribe(self, filters: Iterable[str]) -> bool:
+        """Note what the session is subscribed to; False if it was known."""
+        wanted = tuple(sorted(filters))
+        if wanted == tuple(self.subscriptions):
+            return False
+        self.subscriptions = wanted
+        self._resubscribed = True
+        return True
+
+    def learn_fields(self, fields: Mapping[str, FieldSpec] | None) -> None:
+        """Note the fields that the first rows decided."""
+        if fields is not None and self.fields is None:
+            self.fields = {name: field.model_dump() for name, field in fields.items()}
+            self._learned = True
+
+    def forget_session(self) -> bool:
+        """The broker has no session, so its packet ids start anew; False if none was known."""
+        if not self._ids:
+            return False
+        self._ids.clear()
+        self._new_ids.clear()
+        self._forgotten = True
+        return True
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        """What changed since the last call, or everything; None if nothing did."""
+        ids, retained = (
+            (self._ids, self._retained) if whole else (self._new_ids, self._new_retained)
+        )
+        subscribed = whole or self._resubscribed
+        learned = whole or self._learned
+        if not (ids or retained or subscribed or learned or self._forgotten):
+            return None
+        head = {
+            "hash": HASH,
+            "ids": len(ids),
+            "retained": len(retained),
+            "forget": self._forgotten,
+            "subscriptions": self.subscriptions if subscribed else None,
+            "fields": self.fields if learned else None,
+        }
+        numbers = [array("H", ids), *map(_words, (ids.values(), retained, retained.values()))]
+        blob = b"".join([orjson.dumps(head), b"\n", *(each.tobytes() for each in numbers)])
+        self._clean()
+        return blob
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        """Take back what `snapshot` gave: one whole, then changes."""
+        self.__init__()  # type: ignore[misc]
+        for state in states:
+            self._apply(state)
+        self._clean()
+
+    def _apply(self, state: bytes) -> None:
+        line, _, body = state.partition(b"\n")
+        head = orjson.loads(line)
+        if head["subscriptions"] is not None:
+            self.subscriptions = tuple(head["subscriptions"])
+        if head["fields"] is not None:
+            self.fields = head["fields"]
+        if head["hash"] != HASH:
+            log.warning(
+                "packet ids remembered with hash %r are forgotten, this version has %r; "
+                "messages that the broker sends again now are taken twice",
+                head["hash"],
+                HASH,
+            )
+            return
+        if head["forget"]:
+            self._ids.clear()
+        count, kept = head["ids"], head["retained"]
+        ids = array("H", body[: 2 * count])
+        words = _words(())
+        words.frombytes(body[2 * count :])
+        self._ids.update(zip(ids, words[:count], strict=True))
+        for topic, fingerprint in zip(
+            words[count : count + kept], words[count + kept :], strict=True
+        ):
+            self.take_retained(topic, fingerprint)
+
+
+def _words(values: Iterable[int]) -> "array[int]":
+    return array("Q", values)

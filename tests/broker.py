@@ -1,0 +1,99 @@
+"""A real Mosquitto on a free port, started, stopped, killed and restarted by a test."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Broker:
+    """One Mosquitto with its files in `folder`.
+
+    config: lines added to `listener PORT 127.0.0.1`, or a whole configuration in which `{port}` and
+    `{folder}` are replaced, when it has a listener of its own.
+    """
+
+    def __init__(self, folder: Path, config: str = "allow_anonymous true") -> None:
+        self.port = free_port()
+        self.config = config
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> "Broker":
+        """Start and wait until it answers."""
+        text = self.config.replace("{port}", str(self.port)).replace("{folder}", str(self.folder))
+        if "listener " not in text:
+            text = f"listener {self.port} 127.0.0.1\n{text}"
+        if os.getuid() == 0 and "user " not in text:
+            # Otherwise it becomes `mosquitto`, which may not write its persistence folder.
+            text = f"user root\n{text}"
+        path = self.folder / "mosquitto.conf"
+        path.write_text(text + "\n")
+        assert MOSQUITTO, "mosquitto is not installed"
+        with (self.folder / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [MOSQUITTO, "-c", str(path)], stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait_until_it_answers()
+        return self
+
+    def stop(self) -> None:
+        """End it in order: it saves its sessions."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once: it saves nothing."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it in order and start it on the same port."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay and nothing answers."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+    def log(self) -> str:
+        """What it has written so far."""
+        return (self.folder / "mosquitto.log").read_text(errors="replace")
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            assert self._process
+            assert self._process.poll() is None, self.log()
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise AssertionError(f"mosquitto does not listen on {self.port}: {self.log()}")
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
