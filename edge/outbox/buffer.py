@@ -1,0 +1,420 @@
+"""What waits for one sink: its counters, the entries and parcels they count, and who holds them."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from crc32c import crc32c
+
+from edge.outbox.model import Entry, NewEntry, Parcel, SinkLimits
+
+STORED = (  # the columns of `sink` behind id and name
+    "next_sequence",
+    "entries",
+    "entry_rows",
+    "entry_size",
+    "entry_bytes",
+    "parcels",
+    "parcel_rows",
+    "parcel_bytes",
+    "refused_parcels",
+    "refused_rows",
+    "refused_bytes",
+    "rescue_rows",
+    "link",
+    "link_since",
+    "link_reason",
+)
+_SAVE = f"UPDATE sink SET {', '.join(f'{name} = ?' for name in STORED)} WHERE id = ?"
+_PARCEL = "id, key, first, last, rows, attributes, crc, body"
+
+
+class Gone(NamedTuple):
+    """An entry or parcel that was taken out, for the ledger: its rows lie in `first`..`last`."""
+
+    first: int
+    last: int
+    rows: int
+    bytes: int
+    reason: str = ""
+
+
+@dataclass
+class Numbers:
+    """The ids of the next entry and parcel; never given twice while the process lives."""
+
+    entry: int = 1
+    parcel: int = 1
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Start behind what is stored."""
+        (entry,) = db.execute("SELECT coalesce(max(id), 0) FROM entry").fetchone()
+        (parcel,) = db.execute("SELECT coalesce(max(id), 0) FROM parcel").fetchone()
+        self.entry, self.parcel = max(self.entry, entry + 1), max(self.parcel, parcel + 1)
+
+
+@dataclass
+class Buffer:
+    """One row of the table `sink`, and what is only known while running.
+
+    held: entries being rolled, with their size; flying: parcels being sent, with their rows.
+    Neither is dropped.
+    oldest: when the oldest waiting row was committed, microseconds UTC.
+    The methods run inside the caller's transaction.
+    """
+
+    id: int
+    name: str
+    next_sequence: int = 1
+    entries: int = 0
+    entry_rows: int = 0
+    entry_size: int = 0
+    entry_bytes: int = 0
+    parcels: int = 0
+    parcel_rows: int = 0
+    parcel_bytes: int = 0
+    refused_parcels: int = 0
+    refused_rows: int = 0
+    refused_bytes: int = 0
+    rescue_rows: int = 0
+    link: str = "down"
+    link_since: int | None = None
+    link_reason: str | None = None
+    limits: SinkLimits = field(default_factory=SinkLimits)
+    held: dict[int, int] = field(default_factory=dict)
+    flying: dict[int, int] = field(default_factory=dict)
+    oldest: int | None = None
+    changed: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait; those that a rescue has still to copy included."""
+        return self.entry_rows + self.parcel_rows + self.rescue_rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes the sink occupies: what waits and what is quarantined."""
+        return self.waiting_bytes + self.refused_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the entries and parcels that wait."""
+        return self.entry_bytes + self.parcel_bytes
+
+    # -- counters
+
+    def load(self, values: Sequence[Any]) -> None:
+        """Take the stored counters, in the order of STORED."""
+        for name, value in zip(STORED, values, strict=True):
+            setattr(self, name, value)
+        self.changed = False
+
+    def values(self) -> list[Any]:
+        """The stored counters, in the order of STORED."""
+        return [getattr(self, name) for name in STORED]
+
+    def save(self, db: sqlite3.Connection) -> None:
+        """Write the counters if they changed."""
+        if self.changed:
+            db.execute(_SAVE, [*self.values(), self.id])
+            self.changed = False
+
+    def find_oldest(self, db: sqlite3.Connection) -> None:
+        """Look at the heads of both queues."""
+        heads = db.execute(
+            "SELECT * FROM (SELECT time FROM entry WHERE sink = ?1 ORDER BY id LIMIT 1) UNION ALL "
+            "SELECT * FROM (SELECT time FROM parcel WHERE sink = ?1 AND state = 'waiting' "
+            "ORDER BY first LIMIT 1)",
+            (self.id,),
+        ).fetchall()
+        self.oldest = min((time for (time,) in heads), default=None)
+
+    def _count_entry(self, sign: int, rows: int, size: int, length: int) -> None:
+        self.entries += sign
+        self.entry_rows += sign * rows
+        self.entry_size += sign * size
+        self.entry_bytes += sign * length
+        self.changed = True
+
+    def _count_parcels(self, number: int, rows: int, length: int) -> None:
+        self.parcels += number
+        self.parcel_rows += rows
+        self.parcel_bytes += length
+        self.changed = True
+
+    def _count_refused(self, number: int, rows: int, length: int) -> None:
+        self.refused_parcels += number
+        self.refused_rows += rows
+        self.refused_bytes += length
+        self.changed = True
+
+    # -- entries
+
+    def append(self, db: sqlite3.Connection, new: NewEntry, number: int, now: int) -> None:
+        """Store rows behind all others, under the next sequence numbers."""
+        first, self.next_sequence = self.next_sequence, self.next_sequence + new.rows
+        self.insert_entry(db, number, (first, self.next_sequence - 1), new, now)
+
+    def insert_entry(
+        self, db: sqlite3.Connection, number: int, span: tuple[int, int], new: NewEntry, time: int
+    ) -> None:
+        """Store rows under sequence numbers they already have."""
+        crc = entry_crc(span[0], new.rows, new.body)
+        db.execute(
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (number, self.id, *span, new.rows, new.size, time, crc, new.body),
+        )
+        self._count_entry(1, new.rows, new.size, len(new.body))
+
+    def free_entry(self, db: sqlite3.Connection) -> tuple[int, int, int] | None:
+        """Id, size and time of the oldest entry that is not held."""
+        last = max(self.held, default=0)
+        found: tuple[int, int, int] | None = db.execute(
+            "SELECT id, size, time FROM entry WHERE sink = ? AND id > ? ORDER BY id LIMIT 1",
+            (self.id, last),
+        ).fetchone()
+        return found
+
+    def take_entries(self, db: sqlite3.Connection, size: int) -> tuple[list[Entry], list[int]]:
+        """Hold the oldest free entries, at least one; also gives the ids of damaged ones."""
+        taken: list[Entry] = []
+        damaged: list[int] = []
+        while free := self.free_entry(db):
+            if taken and size < free[1]:
+                break
+            size -= free[1]
+            entry, crc = _read_entry(db, free[0])
+            self.held[entry.id] = entry.size
+            if entry_crc(entry.first, entry.rows, entry.body) == crc:
+                taken.append(entry)
+            else:
+                damaged.append(entry.id)
+            if size <= 0:
+                break
+        return taken, damaged
+
+    def delete_entry(self, db: sqlite3.Connection, number: int) -> tuple[Gone, int] | None:
+        """Take one entry out; gives what it was and its time, None if it is not there."""
+        found = db.execute(
+            "DELETE FROM entry WHERE id = ? AND sink = ? "
+            "RETURNING first, last, rows, size, length(body), time",
+            (number, self.id),
+        ).fetchone()
+        if found is None:
+            return None
+        first, last, rows, size, length, time = found
+        self._count_entry(-1, rows, size, length)
+        return Gone(first, last, rows, length), time
+
+    # -- parcels
+
+    def insert_parcels(
+        self, db: sqlite3.Connection, parcels: Iterable[Parcel], number: int, time: int
+    ) -> int:
+        """Store parcels under the ids `number`, `number + 1`, ...; gives the id after them."""
+        rows = size = 0
+        values = []
+        start = number
+        for key, first, last, count, body, attributes, _ in parcels:
+            text = json.dumps(attributes) if attributes else "{}"
+            crc = parcel_crc(key, first, last, count, text, body)
+            values.append((number, self.id, key, first, last, count, time, text, crc, body))
+            rows += count
+            size += len(body)
+            number += 1
+        db.executemany(
+            "INSERT INTO parcel VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, NULL, ?, ?, ?)", values
+        )
+        self._count_parcels(number - start, rows, size)
+        return number
+
+    def take_parcels(
+        self, db: sqlite3.Connection, count: int, newest: bool, size: int
+    ) -> tuple[list[Parcel], list[int]]:
+        """Mark parcels as flying, at least one; also gives the ids of damaged ones."""
+        found = db.execute(
+            "SELECT id, length(body) FROM parcel WHERE sink = ? AND state = 'waiting' "
+            f"ORDER BY first {'DESC' if newest else ''}, id LIMIT ?",
+            (self.id, count + len(self.flying)),
+        ).fetchall()
+        taken: list[Parcel] = []
+        damaged: list[int] = []
+        for number, length in [row for row in found if row[0] not in self.flying][:count]:
+            if taken and size < length:
+                break
+            size -= length
+            parcel = read_parcel(db, number)
+            if parcel is None:
+                damaged.append(number)
+            else:
+                self.flying[number] = parcel.rows
+                taken.append(parcel)
+        return taken, damaged
+
+    def delete_parcels(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, Gone]:
+        """Take waiting parcels out; gives what each was, for those that were there."""
+        gone = {}
+        for number in numbers:
+            found = db.execute(
+                "DELETE FROM parcel WHERE id = ? AND sink = ? AND state = 'waiting' "
+                "RETURNING first, last, rows, length(body)",
+                (number, self.id),
+            ).fetchone()
+            if found is not None:
+                gone[number] = Gone(*found)
+        rows, size = _sums(gone.values())
+        self._count_parcels(-len(gone), -rows, -size)
+        return gone
+
+    def quarantine(self, db: sqlite3.Connection, number: int, reason: str) -> Gone | None:
+        """Keep a parcel that the destination refused, out of the way."""
+        found = db.execute(
+            "UPDATE parcel SET state = 'refused', reason = ? WHERE id = ? AND sink = ? "
+            "AND state = 'waiting' RETURNING first, last, rows, length(body)",
+            (reason, number, self.id),
+        ).fetchone()
+        if found is None:
+            return None
+        gone = Gone(*found)._replace(reason=reason)
+        self._count_parcels(-1, -gone.rows, -gone.bytes)
+        self._count_refused(1, gone.rows, gone.bytes)
+        return gone
+
+    def requeue(self, db: sqlite3.Connection, number: int) -> Gone | None:
+        """Let a quarantined parcel wait again, at its old place."""
+        found = db.execute(
+            "UPDATE parcel SET state = 'waiting' WHERE id = ? AND sink = ? AND state = 'refused' "
+            "RETURNING first, last, rows, length(body), reason",
+            (number, self.id),
+        ).fetchone()
+        if found is None:
+            return None
+        gone = Gone(*found)
+        self._count_parcels(1, gone.rows, gone.bytes)
+        self._count_refused(-1, -gone.rows, -gone.bytes)
+        return gone
+
+    def delete_refused(self, db: sqlite3.Connection, number: int) -> Gone | None:
+        """Take a quarantined parcel out for good; its rows are in the ledger as refused."""
+        found = db.execute(
+            "DELETE FROM parcel WHERE id = ? AND sink = ? AND state = 'refused' "
+            "RETURNING first, last, rows, length(body), reason",
+            (number, self.id),
+        ).fetchone()
+        if found is None:
+            return None
+        gone = Gone(*found)
+        self._count_refused(-1, -gone.rows, -gone.bytes)
+        return gone
+
+    def rekey(self, db: sqlite3.Connection, number: int, old: str, new: str) -> Gone | None:
+        """Replace the outbox id in the key of a parcel; its bytes stay."""
+        parcel = read_parcel(db, number)
+        if parcel is None:
+            return None
+        head, _, tail = parcel.key.rpartition(f"{old}-")
+        key = f"{head}{new}-{tail}"
+        text = json.dumps(dict(parcel.attributes)) if parcel.attributes else "{}"
+        crc = parcel_crc(key, *parcel[1:4], text, parcel.body)
+        db.execute("UPDATE parcel SET key = ?, crc = ? WHERE id = ?", (key, crc, number))
+        return Gone(parcel.first, parcel.last, parcel.rows, len(parcel.body))
+
+    def adopt(self, table: str, row: Sequence[Any]) -> int:
+        """Count a whole table row that a rescue copied; gives the rows that wait because of it."""
+        length = len(row[-1])
+        if table == "entry":
+            self._count_entry(1, row[4], row[5], length)
+        elif row[2] == "refused":
+            self._count_refused(1, row[6], length)
+            return 0
+        else:
+            self._count_parcels(1, row[6], length)
+        rows: int = row[4] if table == "entry" else row[6]
+        return rows
+
+    def discard(self, db: sqlite3.Connection, table: str, number: int) -> int:
+        """Take a damaged entry or parcel out; gives the rows that are lost with it.
+
+        What the row says of itself may be wrong, so the counters never go below zero, and the last
+        one takes along what they still have.
+        """
+        rows, length, size = _numbers_of(db, table, number)
+        db.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
+        if table == "entry":
+            rows = self.entry_rows if self.entries <= 1 else min(rows, self.entry_rows)
+            size = self.entry_size if self.entries <= 1 else min(size, self.entry_size)
+            length = self.entry_bytes if self.entries <= 1 else min(length, self.entry_bytes)
+            self._count_entry(-1, rows, size, length)
+            self.held.pop(number, None)
+        else:
+            rows = self.parcel_rows if self.parcels <= 1 else min(rows, self.parcel_rows)
+            length = self.parcel_bytes if self.parcels <= 1 else min(length, self.parcel_bytes)
+            self._count_parcels(-1, -rows, -length)
+        return rows
+
+    def settled_below(self, db: sqlite3.Connection) -> int:
+        """The lowest sequence number that still waits, or the next one to be given."""
+        (lowest,) = db.execute(
+            "SELECT min(first) FROM (SELECT * FROM (SELECT first FROM entry WHERE sink = ?1 "
+            "ORDER BY id LIMIT 1) UNION ALL SELECT * FROM (SELECT first FROM parcel "
+            "WHERE sink = ?1 AND state = 'waiting' ORDER BY first LIMIT 1))",
+            (self.id,),
+        ).fetchone()
+        return self.next_sequence if lowest is None else int(lowest)
+
+
+def _numbers_of(db: sqlite3.Connection, table: str, number: int) -> tuple[int, int, int]:
+    """Rows, bytes and size that a damaged row claims, as far as they are numbers."""
+    size = "size" if table == "entry" else "0"
+    found = db.execute(
+        f"SELECT rows, length(body), {size} FROM {table} WHERE id = ?", (number,)
+    ).fetchone()
+    rows, length, claimed = (max(0, n) if isinstance(n, int) else 0 for n in found)
+    return rows, length, claimed
+
+
+def _sums(gone: Iterable[Gone]) -> tuple[int, int]:
+    rows = size = 0
+    for item in gone:
+        rows += item.rows
+        size += item.bytes
+    return rows, size
+
+
+def load_buffers(db: sqlite3.Connection) -> dict[str, Buffer]:
+    """Every sink that the file knows, by name."""
+    buffers = {}
+    for number, name, *values in db.execute(f"SELECT id, name, {', '.join(STORED)} FROM sink"):
+        buffers[name] = Buffer(number, name)
+        buffers[name].load(values)
+    return buffers
+
+
+def entry_crc(first: int, rows: int, body: bytes) -> int:
+    """CRC-32C of an entry: its numbers count too, not only its bytes."""
+    return crc32c(body, crc32c(f"{first} {rows}".encode()))
+
+
+def parcel_crc(key: str, first: int, last: int, rows: int, attributes: str, body: bytes) -> int:
+    """CRC-32C of a parcel: what is sent, under which key, for which rows."""
+    return crc32c(body, crc32c(f"{first} {last} {rows} {key} {attributes}".encode()))
+
+
+def _read_entry(db: sqlite3.Connection, number: int) -> tuple[Entry, int]:
+    crc, *values = db.execute(
+        "SELECT crc, id, first, rows, size, time, body FROM entry WHERE id = ?", (number,)
+    ).fetchone()
+    return Entry(*values), crc
+
+
+def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
+    """One stored parcel; None if its checksum does not match."""
+    found = db.execute(f"SELECT {_PARCEL} FROM parcel WHERE id = ?", (number,)).fetchone()
+    if found is None:
+        return None
+    _, key, first, last, rows, text, crc, body = found
+    if parcel_crc(key, first, last, rows, text, body) != crc:
+        return None
+    return Parcel(key, first, last, rows, body, json.loads(text), number)

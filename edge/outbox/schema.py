@@ -1,0 +1,156 @@
+"""The tables of the outbox file, and connections with the promises DESIGN asks of SQLite."""
+
+import sqlite3
+from functools import partial
+from pathlib import Path
+
+from edge.errors import DefinitionError
+
+FILE = "outbox.sqlite"
+VERSION = 1
+PAGE_SIZE = 4096
+
+TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE sink (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    next_sequence INTEGER NOT NULL DEFAULT 1,
+    entries INTEGER NOT NULL DEFAULT 0, entry_rows INTEGER NOT NULL DEFAULT 0,
+    entry_size INTEGER NOT NULL DEFAULT 0, entry_bytes INTEGER NOT NULL DEFAULT 0,
+    parcels INTEGER NOT NULL DEFAULT 0, parcel_rows INTEGER NOT NULL DEFAULT 0,
+    parcel_bytes INTEGER NOT NULL DEFAULT 0,
+    refused_parcels INTEGER NOT NULL DEFAULT 0, refused_rows INTEGER NOT NULL DEFAULT 0,
+    refused_bytes INTEGER NOT NULL DEFAULT 0,
+    rescue_rows INTEGER NOT NULL DEFAULT 0,
+    link TEXT NOT NULL DEFAULT 'down', link_since INTEGER, link_reason TEXT
+);
+CREATE TABLE ledger (
+    part TEXT, counter TEXT, value INTEGER NOT NULL, PRIMARY KEY (part, counter)
+) WITHOUT ROWID;
+CREATE TABLE memory (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, shape TEXT NOT NULL, whole INTEGER NOT NULL,
+    crc INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX memory_by_name ON memory (name);
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, sink INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    rows INTEGER NOT NULL, size INTEGER NOT NULL, time INTEGER NOT NULL, crc INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX entry_by_sink ON entry (sink, id);
+CREATE TABLE parcel (
+    id INTEGER PRIMARY KEY, sink INTEGER NOT NULL, state TEXT NOT NULL, key TEXT NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL, time INTEGER NOT NULL,
+    reason TEXT, attributes TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX parcel_by_sink ON parcel (sink, state, first);
+CREATE TABLE loss (
+    id INTEGER PRIMARY KEY, part TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, first INTEGER, last INTEGER,
+    first_time INTEGER NOT NULL, last_time INTEGER NOT NULL
+);
+CREATE INDEX loss_by_part ON loss (part, kind, reason);
+CREATE TABLE rejected (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, reason TEXT NOT NULL, topic TEXT,
+    size INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE TABLE request (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, action TEXT NOT NULL, sink TEXT NOT NULL,
+    parcels TEXT, answer TEXT
+);
+"""
+
+
+def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
+    """A writing connection; the file and its tables are created when missing.
+
+    wal_pages: the WAL is checkpointed when a commit leaves it longer than this.
+    Raises sqlite3.DatabaseError when the file is damaged, DefinitionError when a newer version of
+    the product wrote it (the file is left untouched).
+    """
+    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    # A flipped bit must end in a wrong checksum, not in a decoding error.
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    try:
+        _check_version(db, path)
+        for pragma in (
+            f"page_size={PAGE_SIZE}",  # these two count only for a new file
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "secure_delete=OFF",  # Debian builds SQLite with it on: 1.7 times the bytes written
+            "cache_size=-4096",
+            "cell_size_check=ON",
+            f"wal_autocheckpoint={wal_pages}",
+            f"journal_size_limit={wal_pages * PAGE_SIZE}",
+        ):
+            db.execute("PRAGMA " + pragma).fetchall()
+        if not user_version(db):
+            _create(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_to_rescue(path: Path) -> sqlite3.Connection:
+    """A connection to a damaged file that was set aside."""
+    if not path.exists():
+        raise sqlite3.OperationalError(f"{path}: there is no such file")
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    try:
+        user_version(db)
+        db.execute("PRAGMA cell_size_check=ON")
+        db.execute("PRAGMA query_only=ON")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection of another process that only looks. Keep it short: it holds the WAL."""
+    mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"file:{path}?{mode}", uri=True, timeout=10, isolation_level=None, check_same_thread=False
+    )
+
+
+def user_version(db: sqlite3.Connection) -> int:
+    """The version of the tables; 0 in a new file."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    found = user_version(db)
+    if found > VERSION:
+        raise DefinitionError(
+            f"outbox {path.parent}: was written by a newer version, got schema {found}, "
+            f"this one knows {VERSION}; run the newer version or choose another `outbox.path`"
+        )
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the content of the file is not what it wrote."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return False
+    # An IOERR short read is a file that was cut; a missing table is a lost schema page.
+    lost = isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such ")
+    return (
+        code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+        or code == sqlite3.SQLITE_IOERR_SHORT_READ
+        or lost
+    )
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk (or a write that the disk refused) stopped a statement."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

@@ -1,0 +1,447 @@
+"""The outbox: what a batch changes is written in one transaction, and leaves piece by piece."""
+
+import asyncio
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edge.clock import Clock
+from edge.outbox import inspection, ledger, memory
+from edge.outbox.admission import admit
+from edge.outbox.buffer import Buffer, Gone
+from edge.outbox.eviction import note_dropped
+from edge.outbox.file import OutboxFile
+from edge.outbox.model import (
+    Commit,
+    Depth,
+    Entry,
+    Limits,
+    Loss,
+    NewEntry,
+    Parcel,
+    Refusal,
+    Restored,
+    SinkLimits,
+)
+from edge.outbox.owner import Owner, refuse_network_disk
+from edge.outbox.room import cost, shrink
+
+_VACUUM_PAGES = 256
+_RATE_EVERY = 60.0  # seconds between two looks at how fast the outbox fills
+
+
+class Outbox:
+    """Entries, parcels, memory, position and ledger of one pipeline, in one SQLite file.
+
+    Every method runs on one thread at a time: await `call` from the event loop. Only `id`, `depth`,
+    `wants_whole` and `next_sequence` never touch the file and may be used from anywhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: Limits,
+        sinks: Mapping[str, SinkLimits],
+        clock: Clock,
+    ) -> None:
+        """Opens nothing. Raises DefinitionError for a `max_size` below 32 MiB."""
+        self._file = OutboxFile(folder, limits, sinks, clock)
+        self._clock = clock
+        self._owner = Owner(folder / "lock")
+        self._thread = ThreadPoolExecutor(1, "outbox")
+        self._filling: tuple[float, int] | None = None
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Run a method on the outbox's own thread."""
+        work = partial(getattr(self, method), *args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- life
+
+    @property
+    def id(self) -> str:
+        """8 hexadecimal characters, drawn when the file was created; part of every identity."""
+        return self._file.id
+
+    def open(self, wait: float = 90.0) -> None:
+        """Own the folder and open the file, whatever its content is.
+
+        Waits up to `wait` seconds for another owner. Raises OutboxLocked, DefinitionError on a
+        network disk or when a newer version wrote the file.
+        """
+        folder = self._file.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        refuse_network_disk(folder, Path("/proc/self/mountinfo").read_text())
+        self._owner.take(wait)
+        try:
+            self._file.open()
+        except BaseException:
+            self._owner.leave()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let the next owner in. Harmless when not open."""
+        self._file.close()
+        self._owner.leave()
+        self._thread.shutdown(wait=False)
+
+    def restore(self) -> Restored:
+        """Where the source stood and what every part remembered at the last commit."""
+        (kept, damaged) = self._file.read(memory.read)
+        if damaged:
+            losses = [Loss(name, "damaged", 0, 0, "memory is damaged") for name in damaged]
+            self._file.write(lambda db: ledger.lose(db, losses, self._clock.now()), cost(0, 10))
+        position = self._file.read(
+            lambda db: db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()
+        )
+        return Restored(position[0] if position else None, kept)
+
+    def wants_whole(self, name: str) -> bool:
+        """Whether the next memory of `name` should be everything instead of a change."""
+        return self._file.memory.wants_whole(name)
+
+    # -- in
+
+    def commit(self, commit: Commit) -> None:
+        """Write everything that one batch changes, durably, or nothing of it.
+
+        Rows appended per sink, and a loss for every rejected payload, are counted here. Raises
+        OutboxFull when there is no room and the policy is `block`.
+        """
+        file, now = self._file, self._clock.now()
+        rest = sum(len(piece.body) for piece in commit.memory) + len(commit.position or b"")
+        rest += sum(len(item.payload) + 400 for item in commit.rejects) + 400 * len(commit.losses)
+
+        def work(db: sqlite3.Connection) -> None:
+            admitted = admit(file, db, commit.entries, rest)
+            counts: Counter[tuple[str, str]] = Counter(commit.counts)
+            for number, new in enumerate(admitted.stored, file.numbers.entry):
+                file.buffers[new.sink].append(db, new, number, now)
+            for new in commit.entries:
+                counts[ledger.sink_part(new.sink), "appended"] += new.rows
+            for new in admitted.turned_away:
+                note_dropped(db, *_turn_away(file.buffers[new.sink], new), now)
+            self._write_state(db, commit, now)
+            ledger.add(db, counts)
+
+        file.write(work, cost(sum(len(e.body) for e in commit.entries) + rest, len(commit.entries)))
+        file.numbers.entry += len(commit.entries)
+        file.memory.wrote(commit.memory)
+        for new in commit.entries:
+            buffer = file.buffers[new.sink]
+            if buffer.oldest is None and buffer.rows:
+                buffer.oldest = now
+
+    def _write_state(self, db: sqlite3.Connection, commit: Commit, now: int) -> None:
+        self._file.memory.write(db, commit.memory)
+        if commit.position is not None:
+            _set_meta(db, "position", commit.position)
+        if commit.rejects:
+            ledger.reject(db, commit.rejects, now)
+        if commit.losses:
+            ledger.lose(db, commit.losses, now)
+        self._measure_filling(db)
+
+    def _measure_filling(self, db: sqlite3.Connection) -> None:
+        """Once a minute, note how fast the outbox fills: `edge status` runs in another process."""
+        moment, used = self._clock.steady(), self._file.room.used(db)
+        if self._filling is None:
+            self._filling = moment, used
+        elif moment - self._filling[0] >= _RATE_EVERY:
+            rate = (used - self._filling[1]) / (moment - self._filling[0])
+            _set_meta(db, "bytes_per_hour", round(rate * 3600))
+            self._filling = moment, used
+
+    # -- rolling
+
+    def seconds_until_due(self, sink: str, size: int, every: timedelta) -> float | None:
+        """When entries should be rolled: None there are none, 0 now, else after so many seconds."""
+        buffer = self._file.buffers[sink]
+        if buffer.entry_size - sum(buffer.held.values()) >= size:
+            return 0.0
+        free = self._file.read(buffer.free_entry)
+        if free is None:
+            return None
+        age = (self._clock.now() - free[2]) / 1e6
+        return max(0.0, every.total_seconds() - age) if age >= 0 else 0.0
+
+    def take_entries(self, sink: str, size: int) -> list[Entry]:
+        """The oldest free entries up to `size` uncompressed bytes, at least one; [] if none.
+
+        They are held: nobody else gets or drops them until `roll` or `release_entries`. Damaged
+        ones are set aside and ledgered, and not among them.
+        """
+        buffer = self._file.buffers[sink]
+        taken, damaged = self._file.read(lambda db: buffer.take_entries(db, size))
+        if damaged:
+            self._file.set_rows_aside(buffer, "entry", damaged)
+        if damaged and not taken:
+            return self.take_entries(sink, size)
+        return taken
+
+    def roll(
+        self,
+        sink: str,
+        entries: Sequence[Entry],
+        parcels: Sequence[Parcel],
+        refused: Sequence[Refusal] = (),
+        rest: NewEntry | None = None,
+    ) -> None:
+        """Put parcels in the place of entries, in one transaction.
+
+        rest: rows that were left over; they become the oldest entry, under the sequence numbers
+        that their column `edge_sequence` carries. Every row of `entries` must be in parcels,
+        refused or rest: ValueError. Raises OutboxFull: take fewer entries, or wait.
+        """
+        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
+        _check_rolled(sink, entries, parcels, refused, rest)
+        bodies = sum(len(p.body) for p in parcels) + (len(rest.body) if rest else 0)
+        rows = len(parcels) + len(refused) + len(entries) + 1
+        numbers = [entry.id for entry in entries]
+
+        def work(db: sqlite3.Connection) -> list[int]:
+            missing = file.take_out_entries(db, buffer, entries)
+            time = min(entry.time for entry in entries)
+            buffer.insert_parcels(db, parcels, file.numbers.parcel, time)
+            if rest is not None:
+                # In the place of the oldest, so that it stays the oldest.
+                span = entries[0].first, entries[-1].first + entries[-1].rows - 1
+                buffer.insert_entry(db, numbers[0], span, rest, time)
+            gone = [Gone(r.first, r.last, r.rows, 0, r.reason) for r in refused]
+            _note_refused(db, buffer, gone, now)
+            return missing
+
+        file.skip("entry", file.write(work, cost(bodies, rows), leaving=True))
+        file.numbers.parcel += len(parcels)
+        self.release_entries(sink, numbers)
+        self._left(buffer)
+
+    def release_entries(self, sink: str, entries: Sequence[int]) -> None:
+        """Let go of entries that were taken and not rolled, by id."""
+        held = self._file.buffers[sink].held
+        for number in entries:
+            held.pop(number, None)
+
+    # -- out
+
+    def take_parcels(
+        self, sink: str, count: int, *, newest: bool = False, size: int = 2**31
+    ) -> list[Parcel]:
+        """Up to `count` waiting parcels of at most `size` bytes in all, at least one; [] if none.
+
+        Oldest first, or newest first. They are in flight until `settle`, `release` or `rekey`.
+        """
+        buffer = self._file.buffers[sink]
+        taken, damaged = self._file.read(lambda db: buffer.take_parcels(db, count, newest, size))
+        if damaged:
+            self._file.set_rows_aside(buffer, "parcel", damaged)
+        if damaged and not taken:
+            return self.take_parcels(sink, count, newest=newest, size=size)
+        return taken
+
+    def settle(
+        self, sink: str, delivered: Sequence[int], refused: Mapping[int, str] | None = None
+    ) -> None:
+        """Forget delivered parcels, quarantine refused ones (id and reason), in one transaction."""
+        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
+        reasons = refused or {}
+
+        def work(db: sqlite3.Connection) -> list[int]:
+            rows, missing = file.take_out_parcels(db, buffer, delivered)
+            ledger.add(db, {(ledger.sink_part(sink), "delivered"): rows})
+            gone = [buffer.quarantine(db, number, why) for number, why in reasons.items()]
+            _note_refused(db, buffer, [item for item in gone if item], now)
+            return missing
+
+        need = cost(0, len(delivered) + len(reasons))
+        file.skip("parcel", file.write(work, need, leaving=True))
+        self.release(sink, [*delivered, *reasons])
+        self._left(buffer)
+
+    def release(self, sink: str, parcels: Sequence[int]) -> None:
+        """Parcels that were taken and not delivered wait again, by id."""
+        flying = self._file.buffers[sink].flying
+        for number in parcels:
+            flying.pop(number, None)
+
+    def rekey(self, sink: str, parcels: Sequence[int]) -> None:
+        """Draw a new outbox id, put it into the keys of these parcels, and note it in the ledger.
+
+        For keys that other bytes hold already: this file is a restored copy of an older one.
+        """
+        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
+        new = secrets.token_hex(4)
+
+        def work(db: sqlite3.Connection) -> None:
+            done = [gone for n in parcels if (gone := buffer.rekey(db, n, file.id, new))]
+            part = ledger.sink_part(sink)
+            why = f"key was taken by other bytes; outbox id {file.id} became {new}"
+            ledger.lose(
+                db, [Loss(part, "rekeyed", 0, g.bytes, why, g.first, g.last) for g in done], now
+            )
+            _set_meta(db, "outbox", new)
+
+        file.write(work, cost(0, 4 * len(parcels)), leaving=True)
+        file.id = new
+        self.release(sink, parcels)
+
+    def _left(self, buffer: Buffer) -> None:
+        """After rows have left: what is the oldest now, and is there room for the reserve."""
+        self._file.read(buffer.find_oldest)
+        self._file.room.restore_reserve(self._file.db)
+
+    # -- looking
+
+    def depth(self, sink: str) -> Depth:
+        """How much of a sink waits. Touches memory only."""
+        buffer = self._file.buffers[sink]
+        oldest = buffer.oldest
+        age = None if oldest is None else timedelta(microseconds=max(0, self._clock.now() - oldest))
+        return Depth(buffer.rows, buffer.waiting_bytes, age)
+
+    def settled_below(self, sink: str) -> int:
+        """Every row of the sink with a sequence number below this one is settled."""
+        return self._file.read(self._file.buffers[sink].settled_below)
+
+    def next_sequence(self, sink: str) -> int:
+        """The sequence number that the sink's next row will get."""
+        return self._file.buffers[sink].next_sequence
+
+    def set_link(self, sink: str, up: bool, reason: str | None = None) -> None:
+        """Note whether the sink's destination can be reached; written only when that changes."""
+        buffer, now = self._file.buffers[sink], self._clock.now()
+        link = "up" if up else "down"
+        if (buffer.link, buffer.link_reason) == (link, reason):
+            return
+
+        def work(_: sqlite3.Connection) -> None:
+            if buffer.link != link or buffer.link_since is None:
+                buffer.link_since = now
+            buffer.link, buffer.link_reason, buffer.changed = link, reason, True
+
+        self._file.write(work, cost(0, 1), leaving=True)
+
+    def status(self) -> dict[str, Any]:
+        """What `edge status --json` shows of this pipeline."""
+        return self._file.read(
+            lambda db: inspection.read_status(db, self._file.folder, self._clock.now())
+        )
+
+    # -- by hand
+
+    def retry(self, sink: str, parcels: Sequence[int] | None = None) -> int:
+        """Let quarantined parcels (None: all) wait again; gives how many."""
+        file, buffer, part = self._file, self._file.buffers[sink], ledger.sink_part(sink)
+        numbers = self._choose(sink, "refused", parcels)
+
+        def work(db: sqlite3.Connection) -> int:
+            back = [gone for number in numbers if (gone := buffer.requeue(db, number))]
+            ledger.add(db, {(part, "refused"): -sum(gone.rows for gone in back)})
+            for gone in back:
+                ledger.regain(db, part, gone.reason, gone.rows, gone.bytes)
+            return len(back)
+
+        done = file.write(work, cost(0, len(numbers)), leaving=True)
+        self._left(buffer)
+        return done
+
+    def drop(self, sink: str, parcels: Sequence[int] | None = None) -> int:
+        """Forget parcels, waiting or quarantined; None: all of the sink, and its entries.
+
+        Never what is held or in flight. Gives how many went; waiting rows are ledgered as dropped.
+        """
+        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
+        refused = self._choose(sink, "refused", parcels)
+        waiting = [n for n in self._choose(sink, "waiting", parcels) if n not in buffer.flying]
+
+        def work(db: sqlite3.Connection) -> int:
+            gone = list(buffer.delete_parcels(db, waiting).values())
+            while parcels is None and (entry := buffer.free_entry(db)):
+                gone += [found[0] for found in [buffer.delete_entry(db, entry[0])] if found]
+            note_dropped(db, buffer, gone, now, "by command")
+            return len(gone) + sum(buffer.delete_refused(db, n) is not None for n in refused)
+
+        done = file.write(work, cost(0, len(refused) + len(waiting)), leaving=True)
+        self._left(buffer)
+        return done
+
+    def _choose(self, sink: str, state: str, parcels: Sequence[int] | None) -> list[int]:
+        number = self._file.buffers[sink].id
+        found = self._file.read(
+            lambda db: db.execute(
+                "SELECT id FROM parcel WHERE sink = ? AND state = ?", (number, state)
+            ).fetchall()
+        )
+        return [n for (n,) in found if parcels is None or n in parcels]
+
+    # -- housekeeping
+
+    def tend(self) -> bool:
+        """Do one small step of what can wait; call it when idle. True: there is more to do now.
+
+        Carries out requests of commands, copies rows out of a damaged file, gives disk back.
+        """
+        self._carry_out_requests()
+        return self.rescue_step() or self._file.read(lambda db: shrink(db, _VACUUM_PAGES))
+
+    def rescue_step(self) -> bool:
+        """Copy some rows out of a file that was set aside; False when there is nothing to copy."""
+        return self._file.rescue_step()
+
+    def _carry_out_requests(self) -> None:
+        for request in self._file.read(inspection.open_requests):
+            sink, parcels = request["sink"], request["parcels"]
+            act = self.retry if request["action"] == "retry" else self.drop
+            answer = f"{act(sink, parcels)} parcels" if sink in self._file.buffers else "no sink"
+            self._file.write(partial(_answer, request["id"], answer), cost(0, 1), leaving=True)
+
+
+def _answer(number: int, answer: str, db: sqlite3.Connection) -> None:
+    db.execute("UPDATE request SET answer = ? WHERE id = ?", (answer, number))
+
+
+def _set_meta(db: sqlite3.Connection, name: str, value: object) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def _turn_away(buffer: Buffer, new: NewEntry) -> tuple[Buffer, list[Gone]]:
+    """Rows that never get in still use up their sequence numbers."""
+    first, buffer.next_sequence = buffer.next_sequence, buffer.next_sequence + new.rows
+    buffer.changed = True
+    return buffer, [Gone(first, buffer.next_sequence - 1, new.rows, len(new.body))]
+
+
+def _note_refused(
+    db: sqlite3.Connection, buffer: Buffer, refused: Sequence[Gone], now: int
+) -> None:
+    part = ledger.sink_part(buffer.name)
+    ledger.add(db, {(part, "refused"): sum(gone.rows for gone in refused)})
+    ledger.lose(
+        db,
+        [Loss(part, "refused", g.rows, g.bytes, g.reason, g.first, g.last) for g in refused],
+        now,
+    )
+
+
+def _check_rolled(
+    sink: str,
+    entries: Sequence[Entry],
+    parcels: Sequence[Parcel],
+    refused: Sequence[Refusal],
+    rest: NewEntry | None,
+) -> None:
+    went_in = sum(entry.rows for entry in entries)
+    came_out = sum(p.rows for p in parcels) + sum(r.rows for r in refused)
+    came_out += rest.rows if rest else 0
+    if went_in != came_out:
+        raise ValueError(
+            f"sink {sink!r}: rolling must keep every row, got {came_out} out of {went_in} rows; "
+            "`encode` has to put each in exactly one of parcels, refused and rest"
+        )
