@@ -1,21 +1,19 @@
 """S3, SQS and STS over HTTP on 127.0.0.1: moto's server, as strict as AWS where moto is lenient.
 
-A test module asks for the fixtures with `pytest_plugins = ["tests.cloud"]`.
+Tests ask for the fixture `cloud` of conftest.py.
 """
 
 import base64
 import hashlib
 import json
-import os
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import boto3
-import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_api._internal import moto_api_backend
 from moto.moto_server.werkzeug_app import (
@@ -31,11 +29,8 @@ from moto.sqs.models import Message, SQSBackend
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from edge import aws
-
 REGION = "eu-west-1"
 ACCOUNT = DEFAULT_ACCOUNT_ID
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 FIFO_MEMORY = 300.0
 """Seconds for which a FIFO queue knows a deduplication id, also after the message is deleted."""
 
@@ -266,32 +261,3 @@ def _check_digests(headers: Any, body: bytes) -> None:
             wrong |= given != (made.decode() if isinstance(made, bytes) else made)
     if wrong:
         raise S3ClientError("BadDigest", "The digest you specified did not match what we received")
-
-
-@pytest.fixture(scope="session")
-def cloud_server() -> Iterator[Cloud]:
-    with Cloud() as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(cloud_server: Cloud, credentials: None) -> Iterator[Cloud]:
-    """The empty cloud, with credentials for it in the environment."""
-    cloud_server.reset()
-    yield cloud_server
-    cloud_server.mend()
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keys and region in the environment, nothing of this machine's own AWS configuration."""
-    for name in list(os.environ):
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    settings = KEYS | {"AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
-    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
-    for name, value in (settings | nowhere).items():
-        monkeypatch.setenv(name, value)
-    aws._new_session.cache_clear()
-    yield
-    aws._new_session.cache_clear()

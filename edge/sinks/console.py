@@ -15,7 +15,7 @@ from edge.errors import LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Encoded, Receipt, Roll, Sink, split_id
 
-_STDOUT = 1
+STDOUT = 1
 
 
 class ConsoleSink(Sink):
@@ -64,4 +64,4 @@ def _write_all(body: bytes) -> None:
     # Not through sys.stdout: what its buffer holds when a pipe breaks is written again at exit.
     rest = memoryview(body)
     while rest:
-        rest = rest[os.write(_STDOUT, rest) :]
+        rest = rest[os.write(STDOUT, rest) :]

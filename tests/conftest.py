@@ -1,0 +1,48 @@
+"""Fixtures that several test modules share."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cloud import Cloud
+
+
+@pytest.fixture(scope="session")
+def cloud_server() -> "Iterator[Cloud]":
+    from tests.cloud import Cloud  # moto costs a second, only for those who need it
+
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(cloud_server: "Cloud", credentials: None) -> "Iterator[Cloud]":
+    """S3, SQS and STS over HTTP, empty, with credentials for them in the environment."""
+    cloud_server.reset()
+    yield cloud_server
+    cloud_server.mend()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keys and a region in the environment, nothing of this machine's own AWS configuration."""
+    from edge import aws
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    aws._new_session.cache_clear()
+    yield
+    aws._new_session.cache_clear()

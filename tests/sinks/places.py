@@ -1,0 +1,224 @@
+"""The destinations of the sinks under test: what they hold, how their way is cut and mended."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from edge.component import Stream
+from edge.outbox.model import Parcel
+from edge.sinks import Sink, console
+from edge.sinks.console import ConsoleSink
+from edge.sinks.file import FileSink
+from edge.sinks.s3 import S3Sink
+from edge.sinks.sqs import SqsSink
+from tests.cloud import Cloud, Failure
+from tests.proxy import Proxy
+
+PATH = "osaka/press/lake"
+OUTBOX = "1a2b3c4d"
+STREAM = Stream("ts", ("line",))
+
+
+def rows(count: int, first: int = 1, lines: int = 3) -> pl.DataFrame:
+    """Rows as a link hands them over: `edge_id` first, one reading a second, some lines in turn."""
+    numbers = range(first, first + count)
+    return pl.DataFrame(
+        {
+            "edge_id": [f"{PATH}/{OUTBOX}-{number}" for number in numbers],
+            "ts": pl.Series([number * 1_000_000 for number in numbers]).cast(
+                pl.Datetime("us", "UTC")
+            ),
+            "line": [f"l{number % lines}" for number in numbers],
+            "value": [number / 4 for number in numbers],
+        }
+    )
+
+
+def bound(sink: Sink, columns: pl.Schema | None = None, **settings: object) -> Sink:
+    """The sink as a pipeline binds it; settings: stream, identity, order."""
+    choices = {"stream": STREAM, "identity": True, "order": "none"} | settings
+    sink.bind(columns or rows(1).schema, **choices)  # type: ignore[arg-type]
+    return sink
+
+
+def numbered(parcels: Sequence[Parcel], first: int = 1) -> list[Parcel]:
+    """Parcels as the outbox stores them: each with its own id."""
+    return [parcel._replace(id=number) for number, parcel in enumerate(parcels, first)]
+
+
+class Place(Protocol):
+    """A sink and the world around it."""
+
+    sink: Sink
+
+    def holds(self) -> Mapping[str, object]:
+        """What was delivered, by a name that repeats share."""
+
+    def cut(self) -> None:
+        """From now on the destination cannot be reached."""
+
+    def fail_one(self) -> None:
+        """The destination takes all but one of what comes next."""
+
+    def mend(self) -> None:
+        """All is well again."""
+
+
+class FilePlace:
+    def __init__(self, folder: Path, sink: Sink) -> None:
+        self.sink = sink
+        self._root = folder / "out"
+        self._blocked: Path | None = None
+
+    def holds(self) -> Mapping[str, object]:
+        places = [place for place in self._root.rglob("*") if place.is_file()]
+        return {str(place): place.read_bytes() for place in places if place != self._blocked}
+
+    def cut(self) -> None:
+        self._block(self._root)
+
+    def fail_one(self) -> None:
+        self._block(self._root / PATH / "line=l1")
+
+    def mend(self) -> None:
+        if self._blocked:
+            self._blocked.unlink()
+        self._blocked = None
+
+    def _block(self, folder: Path) -> None:
+        """A file where a folder should be, which also stops root."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.touch()
+        self._blocked = folder
+
+
+class ConsolePlace:
+    """Standard output is a file; cut: a pipe whose reader has gone."""
+
+    def __init__(self, folder: Path, sink: Sink) -> None:
+        self.sink = sink
+        self._file = folder / "stdout"
+        self.mend()
+
+    def holds(self) -> Mapping[str, object]:
+        lines = self._file.read_bytes().splitlines()
+        return {json.loads(line)["edge_id"]: line for line in lines}
+
+    def cut(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        self._connect(writer)
+
+    def fail_one(self) -> None:
+        raise NotImplementedError("standard output takes all or nothing")
+
+    def mend(self) -> None:
+        self._connect(os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+
+    def _connect(self, descriptor: int) -> None:
+        # pytest moves the real one about between the phases of a test
+        if console.STDOUT != 1:
+            os.close(console.STDOUT)
+        console.STDOUT = descriptor
+
+
+class S3Place:
+    def __init__(self, cloud: Cloud, proxy: Proxy, sink: Sink) -> None:
+        self.sink = sink
+        self._cloud, self._proxy = cloud, proxy
+        cloud.make_bucket("lake")
+
+    def holds(self) -> Mapping[str, object]:
+        return self._cloud.objects("lake")
+
+    def cut(self) -> None:
+        self._proxy.set("refuse")
+
+    def fail_one(self) -> None:
+        self._cloud.fail("PutObject", Failure("AccessDenied", 403))
+
+    def mend(self) -> None:
+        self._proxy.set("up")
+        self._cloud.mend()
+
+
+class SqsPlace:
+    """What a consumer keeps that drops repeats by `edge_id`."""
+
+    def __init__(self, cloud: Cloud, proxy: Proxy, sink: Sink, queue: str) -> None:
+        self.sink = sink
+        self._cloud, self._proxy, self._queue = cloud, proxy, queue
+        self._kept: dict[str, object] = {}
+        cloud.make_queue(queue)
+
+    def holds(self) -> Mapping[str, object]:
+        for message in self._cloud.messages(self._queue):
+            name = message["MessageAttributes"]["edge_id"]["StringValue"]
+            self._kept[name] = message["Body"]
+        return self._kept
+
+    def cut(self) -> None:
+        self._proxy.set("refuse")
+
+    def fail_one(self) -> None:
+        failures = iter([Failure("InternalError", 500)])
+        self._cloud.refuse_entry = lambda body: next(failures, None)
+
+    def mend(self) -> None:
+        self._proxy.set("up")
+
+
+@contextlib.contextmanager
+def place(name: str, folder: Path, cloud: Cloud) -> Iterator[Place]:
+    """The place called `name` in PLACES."""
+    with Proxy(("127.0.0.1", cloud.port)) as proxy:
+        try:
+            yield PLACES[name](folder, cloud, proxy)
+        finally:
+            if console.STDOUT != 1:
+                os.close(console.STDOUT)
+            console.STDOUT = 1
+
+
+def _file(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    sink = bound(FileSink(path="out", partition=["line"]), stream=STREAM._replace(folder=folder))
+    return FilePlace(folder, sink)
+
+
+def _console(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    return ConsolePlace(folder, bound(ConsoleSink()))
+
+
+def _s3(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    sink = S3Sink(bucket="lake", partition=["line"], endpoint_url=proxy.url)
+    return S3Place(cloud, proxy, bound(sink))
+
+
+def _sqs(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    return SqsPlace(cloud, proxy, bound(SqsSink(queue="q", endpoint_url=proxy.url)), "q")
+
+
+def _sqs_fifo(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    sink = bound(SqsSink(queue="q.fifo", endpoint_url=proxy.url), order="key")
+    return SqsPlace(cloud, proxy, sink, "q.fifo")
+
+
+def _sqs_packed(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    sink = bound(SqsSink(queue="q", endpoint_url=proxy.url, pack="1KiB"))
+    return SqsPlace(cloud, proxy, sink, "q")
+
+
+PLACES = {
+    "file": _file,
+    "console": _console,
+    "s3": _s3,
+    "sqs": _sqs,
+    "sqs-fifo": _sqs_fifo,
+    "sqs-packed": _sqs_packed,
+}
+"""One case of every sink; a new sink adds a line, which enrols it in the promises."""
