@@ -1,6 +1,6 @@
 """Where rows come from: the contract of a source and the table of sources."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import polars as pl
@@ -79,7 +79,7 @@ class Source(Component):
         """
         raise NotImplementedError
 
-    def arrivals(self, position: bytes | None) -> AsyncIterator[Arrival | None]:
+    def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         """Batches from `position` (what an earlier arrival carried; None: from the start).
 
         Yields None at least once a second while there is nothing, so that the runner can do other

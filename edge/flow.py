@@ -1,0 +1,220 @@
+"""One batch through the common operators and every branch: what the outbox commits for it."""
+
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from edge.codec import pack, rows_as_json
+from edge.errors import DataError
+from edge.operators import Operator
+from edge.outbox.model import Kept, Loss, NewEntry, Reject, Remembered
+from edge.pipeline import Bound
+
+log = logging.getLogger("edge.flow")
+
+
+class Step(NamedTuple):
+    """An operator in its place: `name` is `<branch>/<operator name>`, `common` is a branch too."""
+
+    name: str
+    operator: Operator
+    shape: str
+
+
+class Lane(NamedTuple):
+    """The way to one sink: its operators, the condition on what they give, columns to leave out."""
+
+    sink: str
+    steps: Sequence[Step]
+    when: pl.Expr | None
+    drop: Sequence[str]
+
+
+class Outcome(NamedTuple):
+    """What one batch came to: its part of the outbox's next commit."""
+
+    entries: list[NewEntry]
+    counts: Counter[tuple[str, str]]
+    memory: list[Remembered]
+    losses: list[Loss]
+    rejects: list[Reject]
+
+
+def _nothing() -> Outcome:
+    return Outcome([], Counter(), [], [], [])
+
+
+class Flow:
+    """The operators of one pipeline and what they remember. Used by one thread at a time."""
+
+    def __init__(self, bound: Bound, wants_whole: Callable[[str], bool]) -> None:
+        """wants_whole tells for which names the log of changes has grown too long."""
+        rejected = bound.pipeline.rejected
+        self._common = [
+            Step(f"common/{stage.name}", stage.operator, stage.shape) for stage in bound.common
+        ]
+        lanes = [
+            Lane(
+                sink,
+                [
+                    Step(f"{sink}/{stage.name}", stage.operator, stage.shape)
+                    for stage in branch.operators
+                ],
+                branch.when,
+                branch.drop,
+            )
+            for sink, branch in bound.branches.items()
+        ]
+        self._lanes = [lane for lane in lanes if lane.sink != rejected]
+        self._rejected = next((lane for lane in lanes if lane.sink == rejected), None)
+        self._wants_whole = wants_whole
+        self._afresh: set[str] = set()
+
+    def process(self, frame: pl.DataFrame, ending: bool = False) -> Outcome:
+        """Every operator once over the batch; when `ending`, what they hold back comes out too.
+
+        After an exception the memory of the operators is undefined: `restore` it.
+        """
+        outcome = self._rows(frame, ending)
+        outcome.memory.extend(self._changes())
+        return outcome
+
+    def isolate(self, frame: pl.DataFrame) -> Outcome:
+        """As `process`, but rows that raise are found by halving and set aside as `failed`."""
+        outcome = _nothing()
+        self._attempt(frame, outcome)
+        outcome.memory.extend(self._whole())
+        return outcome
+
+    def process_rejects(self, frame: pl.DataFrame) -> Outcome:
+        """Rejected payloads as rows, on their way to the sink that `rejected:` names."""
+        outcome = _nothing()
+        if self._rejected is not None:
+            self._deliver(self._rejected, frame, False, outcome, {})
+            outcome.memory.extend(self._changes())
+        return outcome
+
+    def restore(self, memory: Mapping[str, Kept]) -> None:
+        """Every operator remembers what was last committed, or nothing.
+
+        An operator whose options changed in a way that shapes its memory starts afresh.
+        """
+        for step in self._steps():
+            kept = memory.get(step.name)
+            if kept is not None and kept.shape != step.shape:
+                log.warning("%s: its options changed, what it remembered is forgotten", step.name)
+                self._afresh.add(step.name)
+                kept = None
+            step.operator.restore(kept.states if kept else ())
+
+    def _steps(self) -> Iterator[Step]:
+        yield from self._common
+        for lane in (*self._lanes, *([self._rejected] if self._rejected else [])):
+            yield from lane.steps
+
+    def _rows(self, frame: pl.DataFrame, ending: bool) -> Outcome:
+        outcome = _nothing()
+        rows = _run(self._common, frame, ending, outcome.counts)
+        packed: dict[int, bytes] = {}
+        for lane in self._lanes:
+            self._deliver(lane, rows, ending, outcome, packed)
+        return outcome
+
+    def _deliver(
+        self,
+        lane: Lane,
+        rows: pl.DataFrame,
+        ending: bool,
+        outcome: Outcome,
+        packed: dict[int, bytes],
+    ) -> None:
+        """Append the rows of one lane; lanes without operators share a frame, packed once."""
+        result = _run(lane.steps, rows, ending, outcome.counts)
+        if lane.when is not None and result.height:
+            result = _condition(f"{lane.sink}/when", lane.when, result, outcome.counts)
+        if not result.height:
+            return
+        key = id(result)
+        if key not in packed or lane.drop:
+            packed[key] = pack(result.drop(lane.drop, strict=False))
+        size = int(result.estimated_size())
+        outcome.entries.append(NewEntry(lane.sink, result.height, size, packed[key]))
+
+    def _changes(self) -> list[Remembered]:
+        changes = []
+        for name, operator, shape in self._steps():
+            whole = name in self._afresh or self._wants_whole(name)
+            body = operator.snapshot(whole)
+            if body is not None:
+                changes.append(Remembered(name, shape, whole, body))
+                self._afresh.discard(name)
+        return changes
+
+    def _whole(self) -> list[Remembered]:
+        bodies = ((step, step.operator.snapshot(True)) for step in self._steps())
+        return [
+            Remembered(step.name, step.shape, True, body)
+            for step, body in bodies
+            if body is not None
+        ]
+
+    def _attempt(self, frame: pl.DataFrame, outcome: Outcome) -> None:
+        before = self._whole()
+        try:
+            done = self._rows(frame, ending=False)
+        except Exception as error:
+            self.restore({piece.name: Kept(piece.shape, (piece.body,)) for piece in before})
+            if frame.height == 1:
+                _set_aside(frame, error, outcome)
+                return
+            half = frame.height // 2
+            self._attempt(frame.head(half), outcome)
+            self._attempt(frame.tail(frame.height - half), outcome)
+            return
+        outcome.entries.extend(done.entries)
+        outcome.counts.update(done.counts)
+
+
+def _run(
+    steps: Sequence[Step], frame: pl.DataFrame, ending: bool, counts: Counter[tuple[str, str]]
+) -> pl.DataFrame:
+    for name, operator, _ in steps:
+        if before := frame.height:
+            frame = operator.process(frame)
+            counts[name, "in"] += before
+            counts[name, "out"] += frame.height
+            for counter, rows in operator.account(before, frame.height).items():
+                counts[name, counter] += rows
+        if ending and (late := operator.flush()) is not None and late.height:
+            counts[name, "created"] += late.height
+            counts[name, "out"] += late.height
+            frame = pl.concat([frame, late], how="vertical_relaxed") if frame.height else late
+    return frame
+
+
+def _condition(
+    name: str, when: pl.Expr, frame: pl.DataFrame, counts: Counter[tuple[str, str]]
+) -> pl.DataFrame:
+    kept = frame.filter(when)
+    counts[name, "in"] += frame.height
+    counts[name, "out"] += kept.height
+    counts[name, "filtered"] += frame.height - kept.height
+    return kept
+
+
+def _set_aside(row: pl.DataFrame, error: Exception, outcome: Outcome) -> None:
+    """One row that no operator gets past: ledgered as failed, kept with its traceback."""
+    if isinstance(error, DataError):
+        reason = str(error)
+    else:
+        reason = "".join(traceback.format_exception(error)).strip()
+        log.error("a row failed and is set aside: %s", reason)
+    payload = rows_as_json(row)[0]
+    summary = reason.splitlines()[-1]
+    outcome.counts["pipeline", "failed"] += 1
+    outcome.losses.append(Loss("pipeline", "failed", 1, len(payload), summary))
+    outcome.rejects.append(Reject(reason, payload))

@@ -1,0 +1,275 @@
+"""Outbox -> sink: rolls entries into parcels, sends them, backs off while the way is shut."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from edge.clock import Clock
+from edge.codec import pack, unpack
+from edge.component import format_duration
+from edge.errors import LinkDown, OutboxFull
+from edge.outbox import Outbox
+from edge.outbox.model import Entry, NewEntry, Parcel, Priority
+from edge.sinks import Encoded, Receipt, Roll, Sink
+
+log = logging.getLogger("edge.link")
+
+BACK_OFF_BASE = 1.0  # seconds; doubled by every failure, drawn at random below that (full jitter)
+BACK_OFF_CAP = 60.0
+SEND_BYTES = 32 * 2**20  # what one send may hold in memory
+IDLE = 1.0  # seconds until a link with nothing to do looks again; a commit wakes it earlier
+
+_HANDICAP = {"high": 0.0, "normal": 0.05, "low": 0.1}
+
+
+class Bandwidth:
+    """At most `rate` bytes a second over all links of a pipeline; None: as fast as it goes.
+
+    What was sent is paid for afterwards, so that a parcel larger than a second's worth can go.
+    While there is debt, links of lower priority look a moment later and so come after the others.
+    """
+
+    def __init__(self, rate: int | None, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._free_at = clock.steady()
+
+    def wait(self, priority: Priority) -> float:
+        """Seconds until something may be sent; 0: now."""
+        debt = self._free_at - self._clock.steady()
+        return debt + _HANDICAP[priority] if debt > 0 else 0.0
+
+    def spend(self, size: int) -> None:
+        """`size` bytes go out now."""
+        if self._rate:
+            self._free_at = max(self._free_at, self._clock.steady()) + size / self._rate
+
+
+class Link:
+    """Carries the rows of one sink from the outbox to its destination, for as long as it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        outbox: Outbox,
+        *,
+        path: str,
+        roll: Roll,
+        order: str = "none",
+        priority: Priority = "normal",
+        live_share: float = 0.7,
+        bandwidth: Bandwidth | None = None,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """path is `<site>/<pipeline>/<sink>`, the part of every row's id before the outbox's."""
+        self.name = name
+        self.sink = sink
+        self.up: bool | None = None
+        self._draining = False
+        self._stopping = False
+        self._outbox = outbox
+        self._path = path
+        self._roll = roll
+        self._order = order
+        self._priority = priority
+        self._live_share = live_share
+        self._clock = clock or Clock()
+        self._bandwidth = bandwidth or Bandwidth(None, self._clock)
+        self._chance = chance or random.Random()
+        self._failures = 0
+        self._try_at = 0.0
+        self._live_credit = 0.0
+        self._work = asyncio.Event()
+
+    def appended(self) -> None:
+        """New rows were committed; a link that rolls within a second looks at once."""
+        if self._roll.every < timedelta(seconds=IDLE):
+            self._work.set()
+
+    def drain(self) -> None:
+        """No more rows will come: roll what there is without waiting for more."""
+        self._draining = True
+        self._work.set()
+
+    def stop(self) -> None:
+        """End `run` after what is under way; the backlog stays."""
+        self._stopping = True
+        self._work.set()
+
+    async def run(self) -> None:
+        """Steps until stopped. An error that nobody foresaw backs off like a link that is down."""
+        while not self._stopping:
+            self._work.clear()
+            try:
+                wait = await self.step()
+            except Exception as error:
+                log.exception("sink %r: unexpected error; its rows are kept", self.name)
+                await self._shut(f"unexpected {type(error).__name__}: {error}")
+                wait = self._try_at - self._clock.steady()
+            if self._stopping:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), max(wait, 0.0))
+
+    async def step(self) -> float:
+        """Roll what is due, send what may go. Returns the seconds until there is more to do."""
+        next_roll = await self._roll_due()
+        shut = self._try_at - self._clock.steady()
+        if shut > 0:
+            return min(shut, next_roll)
+        if (wait := self._bandwidth.wait(self._priority)) > 0:
+            return min(wait, next_roll)
+        parcels = await self._take()
+        if not parcels:
+            return min(IDLE, next_roll)
+        await self._send(parcels)
+        return max(0.0, min(self._try_at - self._clock.steady(), next_roll))
+
+    async def _roll_due(self) -> float:
+        """Roll while something is due; seconds until the next is."""
+        every = timedelta(0) if self._draining else self._roll.every
+        while True:
+            due: float | None = await self._outbox.call(
+                "seconds_until_due", self.name, self._roll.size, every
+            )
+            if due is None:
+                return IDLE
+            if due > 0:
+                return due
+            if not await self._roll_once():
+                return IDLE
+
+    async def _roll_once(self) -> bool:
+        entries: list[Entry] = await self._outbox.call("take_entries", self.name, self._roll.size)
+        if not entries:
+            return False
+        try:
+            encoded, rest = await asyncio.to_thread(self._encode, entries)
+            await self._outbox.call(
+                "roll", self.name, entries, encoded.parcels, encoded.refused, rest
+            )
+        except OutboxFull:
+            self._outbox_keeps(entries)
+            return False
+        except BaseException:
+            self._outbox_keeps(entries)
+            raise
+        return True
+
+    def _outbox_keeps(self, entries: Sequence[Entry]) -> None:
+        self._outbox.release_entries(self.name, [entry.id for entry in entries])
+
+    def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None]:
+        """The entries as one frame with its row ids, then as the sink's parcels."""
+        frame = pl.concat([_with_sequence(entry) for entry in entries], how="diagonal_relaxed")
+        prefix = f"{self._path}/{self._outbox.id}-"
+        sequence = pl.col("edge_sequence")
+        ids = frame.select(
+            pl.concat_str(pl.lit(prefix), sequence.cast(pl.String)).alias("edge_id"),
+            pl.exclude("edge_sequence"),
+        )
+        encoded = self.sink.encode(ids)
+        if encoded.rest is None:
+            return encoded, None
+        rest = _without_id(encoded.rest)
+        return encoded, NewEntry(self.name, rest.height, int(rest.estimated_size()), pack(rest))
+
+    async def _take(self) -> list[Parcel]:
+        """What goes next: one parcel as a probe while the way is shut, else what a send takes.
+
+        With `order: none` a share of it is the newest, so that live data does not wait behind a
+        backlog, and the rest the oldest.
+        """
+        count = 1 if self.up is False else self.sink.send_limit
+        newest = 0
+        if self._order == "none":
+            self._live_credit += count * self._live_share
+            newest = int(self._live_credit)
+            self._live_credit -= newest
+        parcels: list[Parcel] = []
+        for amount, new in ((newest, True), (count - newest, False)):
+            if amount:
+                size = SEND_BYTES - sum(len(parcel.body) for parcel in parcels)
+                parcels += await self._outbox.call(
+                    "take_parcels", self.name, amount, newest=new, size=size
+                )
+        return sorted(parcels, key=lambda parcel: parcel.id)
+
+    async def _send(self, parcels: list[Parcel]) -> None:
+        self._bandwidth.spend(sum(len(parcel.body) for parcel in parcels))
+        try:
+            receipt = await self.sink.send(parcels)
+        except LinkDown as error:
+            self._outbox.release(self.name, [parcel.id for parcel in parcels])
+            await self._shut(str(error))
+            return
+        except BaseException:
+            self._outbox.release(self.name, [parcel.id for parcel in parcels])
+            raise
+        await self._settle(parcels, receipt)
+
+    async def _settle(self, parcels: list[Parcel], receipt: Receipt) -> None:
+        done = {*receipt.delivered, *receipt.refused}
+        if done:
+            await self._outbox.call("settle", self.name, receipt.delivered, receipt.refused)
+        for reason in set(receipt.refused.values()):
+            log.error("sink %r: refused and set aside: %s", self.name, reason)
+        if receipt.rekey:
+            await self._outbox.call("rekey", self.name, receipt.rekey)
+        again = [parcel.id for parcel in parcels if parcel.id not in done]
+        self._outbox.release(self.name, again)
+        if receipt.problem and not receipt.delivered:
+            await self._shut(receipt.problem)
+        elif receipt.problem:
+            self._back_off()
+            await self._open()
+        else:
+            self._failures = 0
+            await self._open()
+
+    async def _open(self) -> None:
+        if self.up is not True:
+            log.info("sink %r: link is up", self.name)
+            self.up = True
+            await self._outbox.call("set_link", self.name, True, None)
+
+    async def _shut(self, reason: str) -> None:
+        delay = self._back_off()
+        if self.up is not False:
+            log.warning(
+                "sink %r: link is down, rows are kept and tried again: %s", self.name, reason
+            )
+            self.up = False
+        else:
+            pause = format_duration(timedelta(milliseconds=round(delay * 1000)))
+            log.debug("sink %r: still down, next try in %s: %s", self.name, pause, reason)
+        await self._outbox.call("set_link", self.name, False, reason)
+
+    def _back_off(self) -> float:
+        """Full jitter: a random time below a bound that doubles with every failure, capped."""
+        bound = min(BACK_OFF_CAP, BACK_OFF_BASE * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        delay = self._chance.uniform(0.05, bound)
+        self._try_at = self._clock.steady() + delay
+        return delay
+
+
+def _with_sequence(entry: Entry) -> pl.DataFrame:
+    frame = unpack(entry.body)
+    if "edge_sequence" in frame.columns:
+        return frame
+    sequence = pl.int_range(entry.first, entry.first + frame.height, dtype=pl.Int64, eager=True)
+    return frame.with_columns(sequence.alias("edge_sequence"))
+
+
+def _without_id(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame left over from a rolling: the sequence out of `edge_id` as a column of its own."""
+    tail = pl.col("edge_id").str.split("-").list.last().cast(pl.Int64)
+    return frame.select(pl.exclude("edge_id"), tail.alias("edge_sequence"))

@@ -1,0 +1,368 @@
+"""The intake loop, source -> operators -> outbox, with the links beside it; orderly stop."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+
+import polars as pl
+
+from edge.clock import Clock
+from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull
+from edge.flow import Flow, Outcome
+from edge.link import Bandwidth, Link
+from edge.outbox import Outbox
+from edge.outbox.model import Commit, Remembered
+from edge.pipeline import Pipeline
+from edge.pipeline.binding import REJECTED_COLUMNS
+from edge.sources import Arrival
+
+log = logging.getLogger("edge.runner")
+
+STOP_GRACE = 5.0  # seconds that work under way gets to end when the process is told to stop
+UPKEEP = 1.0  # seconds between looks at requests, room and the source's state
+RETRY_CAP = 30.0  # longest pause after an error that nobody foresaw, seconds
+ATTEMPTS = 3  # of one batch before its rows are tried apart
+FAILED_PER_MINUTE = 1_000
+
+_SOURCE = "source"
+
+
+class TooManyFailures(EdgeError):
+    """More rows fail in operators than can be set aside: the definition is wrong, not the data."""
+
+
+class Runner:
+    """One pipeline in this process: its outbox, its intake loop and a link for every sink.
+
+    `open`, then `step` again and again (each awaits one arrival and commits it), then `close`.
+    `run` steps until it is told to stop.
+    """
+
+    def __init__(self, pipeline: Pipeline, clock: Clock | None = None) -> None:
+        """Raises DefinitionError for what only shows when the parts come together."""
+        self.pipeline = pipeline
+        self._clock = clock or Clock()
+        self._source = pipeline.source
+        self._bound = pipeline.bind(self._clock)
+        self._folder = pipeline.outbox_folder()
+        self.outbox = Outbox(
+            self._folder,
+            limits=pipeline.limits(),
+            sinks={name: branch.limits() for name, branch in pipeline.sinks.items()},
+            clock=self._clock,
+        )
+        self.links = self._make_links()
+        self._flow: Flow | None = None
+        self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
+        self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
+        self._failed: deque[float] = deque()
+
+    def _make_links(self) -> dict[str, Link]:
+        pipeline = self.pipeline
+        bandwidth = Bandwidth(pipeline.link.bandwidth, self._clock)
+        links = {}
+        for name, branch in pipeline.sinks.items():
+            live_share = branch.live_share
+            links[name] = Link(
+                name,
+                branch.sink,
+                self.outbox,
+                path=f"{pipeline.site}/{pipeline.name}/{name}",
+                roll=branch.rolling(),
+                order=branch.order,
+                priority=branch.priority,
+                live_share=pipeline.link.live_share if live_share is None else live_share,
+                bandwidth=bandwidth,
+                clock=self._clock,
+            )
+        return links
+
+    async def open(self) -> None:
+        """Own the outbox and go back to its last commit. Raises OutboxLocked, DefinitionError."""
+        await self.outbox.call("open")
+        await self._recover()
+        name, folder = self.pipeline.name, self._folder
+        log.info("pipeline %r: started, outbox %s in %s", name, self.outbox.id, folder)
+
+    async def run(self, stop: asyncio.Event, once: bool = False) -> None:
+        """Until `stop` is set; with `once` until the source has ended and the outbox is empty."""
+        links = [asyncio.create_task(link.run()) for link in self.links.values()]
+        upkeep = asyncio.create_task(self._upkeep())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            ended = await self._intake(stopping)
+            if ended and once:
+                await self._drain(stopping)
+            elif ended:
+                log.info("pipeline %r: the source has ended", self.pipeline.name)
+                await stopping
+        finally:
+            for link in self.links.values():
+                link.stop()
+            _, late = await asyncio.wait(links, timeout=STOP_GRACE)
+            await _cancel(stopping, upkeep, *late)
+
+    async def step(self) -> bool:
+        """Take the next arrival, if one comes now. False once a finite source has ended."""
+        assert self._arrivals is not None
+        try:
+            arrival = await anext(self._arrivals)
+        except StopAsyncIteration:
+            await self._end()
+            return False
+        if arrival is not None:
+            await self._take(arrival)
+        return True
+
+    async def close(self) -> None:
+        """Release the source, the sinks and the outbox."""
+        await self._leave_arrivals()
+        await self._source.close()
+        for link in self.links.values():
+            await link.sink.close()
+        await self.outbox.call("close")
+        log.info("pipeline %r: stopped", self.pipeline.name)
+
+    async def _intake(self, stopping: "asyncio.Task[bool]") -> bool:
+        """Steps until told to stop; True if the source has ended by itself."""
+        pause = 0.1
+        while not stopping.done():
+            step = asyncio.create_task(self.step())
+            await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                await asyncio.wait({step}, timeout=STOP_GRACE)
+                await _cancel(step)
+                return False
+            try:
+                if not step.result():
+                    return True
+                pause = 0.1
+            except (DefinitionError, TooManyFailures):
+                raise
+            except Exception:
+                log.exception("pipeline %r: back to the last commit", self.pipeline.name)
+                await self._clock.sleep(pause)
+                pause = min(RETRY_CAP, 2 * pause)
+                await self._recover()
+        return False
+
+    async def _recover(self) -> None:
+        """Back to the last commit: where the source stood, what every part remembered."""
+        await self._leave_arrivals()
+        restored = await self.outbox.call("restore")
+        kept = restored.memory.get(_SOURCE)
+        self._source.restore(kept.states if kept else ())
+        if self._flow is not None:
+            await asyncio.to_thread(self._flow.restore, restored.memory)
+        self._arrivals = self._source.arrivals(restored.position)
+
+    async def _leave_arrivals(self) -> None:
+        if self._arrivals is not None:
+            await self._arrivals.aclose()
+            self._arrivals = None
+
+    async def _take(self, arrival: Arrival) -> None:
+        """Process, commit, acknowledge: in this order, each only after the one before."""
+        outcome = await self._process(arrival.frame)
+        if arrival.rejects and self.pipeline.rejected:
+            await self._process_rejects(arrival, outcome)
+        _count_source(arrival, outcome)
+        whole = self.outbox.wants_whole(_SOURCE)
+        if (body := self._source.snapshot(whole)) is not None:
+            outcome.memory.append(Remembered(_SOURCE, "", whole, body))
+        await self._commit(outcome, arrival.position)
+        if self.pipeline.acknowledge == "committed":
+            await arrival.acknowledge()
+        else:
+            ends = {name: self.outbox.next_sequence(name) for name in self.links}
+            self._owed.append((ends, arrival.acknowledge))
+
+    async def _process(self, frame: pl.DataFrame) -> Outcome:
+        if not frame.height:
+            return Outcome([], Counter(), [], [], [])
+        flow = await self._flow_for(frame.schema)
+        for attempt in range(ATTEMPTS):
+            try:
+                return await asyncio.to_thread(flow.process, frame)
+            except Exception as error:
+                restored = await self.outbox.call("restore")
+                await asyncio.to_thread(flow.restore, restored.memory)
+                if isinstance(error, DataError):
+                    break
+                log.warning(
+                    "a batch of %d rows failed, try %d: %r", frame.height, attempt + 1, error
+                )
+        outcome = await asyncio.to_thread(flow.isolate, frame)
+        self._limit_failures(len(outcome.rejects))
+        return outcome
+
+    async def _flow_for(self, columns: pl.Schema) -> Flow:
+        """The operators, bound to the columns of the first rows where nothing declared them."""
+        if self._flow is None:
+            if self._bound.source_columns is None:
+                self._bound.bind_columns(columns)
+            restored = await self.outbox.call("restore")
+            flow = Flow(self._bound, self.outbox.wants_whole)
+            await asyncio.to_thread(flow.restore, restored.memory)
+            self._flow = flow
+        return self._flow
+
+    async def _process_rejects(self, arrival: Arrival, outcome: Outcome) -> None:
+        """Rejected payloads also go to the sink that asks for them; they are kept in any case."""
+        rejects = arrival.rejects
+        columns = {
+            "edge_received": [self._clock.now()] * len(rejects),
+            "reason": [reject.reason for reject in rejects],
+            "topic": [reject.topic for reject in rejects],
+            "payload": [reject.payload.decode(errors="backslashreplace") for reject in rejects],
+        }
+        frame = pl.DataFrame(columns).cast(REJECTED_COLUMNS)
+        flow = await self._flow_for(arrival.frame.schema)
+        try:
+            more = await asyncio.to_thread(flow.process_rejects, frame)
+        except Exception:
+            log.exception("sink %r: its operators fail on rejected rows", self.pipeline.rejected)
+            return
+        outcome.entries.extend(more.entries)
+        outcome.counts.update(more.counts)
+        outcome.memory.extend(more.memory)
+
+    async def _commit(self, outcome: Outcome, position: bytes | None) -> None:
+        """Until it is durable: waits for room where the policy is to block, and for the disk."""
+        commit = Commit(
+            outcome.entries,
+            position,
+            outcome.memory,
+            outcome.counts,
+            outcome.rejects,
+            outcome.losses,
+        )
+        pause, waiting = 0.1, False
+        while True:
+            try:
+                await self.outbox.call("commit", commit)
+                break
+            except OutboxFull as full:
+                if not waiting:
+                    log.warning("%s", full)
+                waiting = True
+                pause = UPKEEP
+            except Exception as error:
+                log.error("outbox %s: cannot commit, tried again: %r", self._folder, error)
+                pause = min(RETRY_CAP, 2 * pause)
+            await self._clock.sleep(pause)
+        if waiting:
+            log.info("outbox %s: has room again, intake goes on", self._folder)
+        for name in {entry.sink for entry in outcome.entries}:
+            self.links[name].appended()
+
+    async def _end(self) -> None:
+        """A finite source ended: what operators hold back goes out."""
+        if self._flow is not None and self._bound.source_columns is not None:
+            empty = pl.DataFrame(schema=self._bound.source_columns)
+            outcome = await asyncio.to_thread(self._flow.process, empty, True)
+            await self._commit(outcome, None)
+
+    async def _drain(self, stopping: "asyncio.Task[bool]") -> None:
+        for link in self.links.values():
+            link.drain()
+        while not stopping.done():
+            await self._acknowledge_settled()
+            if not any(self.outbox.depth(name).rows for name in self.links):
+                return
+            await asyncio.wait({stopping}, timeout=0.1)
+
+    async def _upkeep(self) -> None:
+        """What is done beside the data: requests of commands, room, what the source reports."""
+        while True:
+            try:
+                while await self.outbox.call("tend"):
+                    await self._clock.sleep(0)
+                await self._acknowledge_settled()
+            except Exception:
+                log.exception("outbox %s: upkeep failed", self._folder)
+            await self._clock.sleep(UPKEEP if not self._owed else 0.1)
+
+    async def _acknowledge_settled(self) -> None:
+        """With `acknowledge: delivered`: tell the source once every sink has settled its rows."""
+        while self._owed:
+            sequences, acknowledge = self._owed[0]
+            for name, end in sequences.items():
+                if await self.outbox.call("settled_below", name) < end:
+                    return
+            self._owed.popleft()
+            await acknowledge()
+
+    def _limit_failures(self, rows: int) -> None:
+        now = self._clock.steady()
+        self._failed.extend([now] * min(rows, FAILED_PER_MINUTE + 1))
+        while self._failed and self._failed[0] < now - 60:
+            self._failed.popleft()
+        if len(self._failed) > FAILED_PER_MINUTE:
+            raise TooManyFailures(
+                f"pipeline {self.pipeline.name!r}: more than {FAILED_PER_MINUTE} rows failed in a "
+                "minute; see `edge outbox ledger` for the reasons and correct the definition"
+            )
+
+
+def _count_source(arrival: Arrival, outcome: Outcome) -> None:
+    """The source's side of the ledger."""
+    counts = {
+        "read": arrival.read,
+        "rejected": len(arrival.rejects),
+        "redelivered": arrival.redelivered,
+        "retained": arrival.retained,
+        "taken": arrival.frame.height,
+    }
+    outcome.counts.update({(_SOURCE, name): rows for name, rows in counts.items() if rows})
+    outcome.rejects.extend(arrival.rejects)
+
+
+async def _cancel(*tasks: "asyncio.Task[object]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run(pipelines: Sequence[Pipeline], *, once: bool = False) -> None:
+    """Run pipelines until SIGTERM or SIGINT; with `once` until their finite sources are done.
+
+    Raises DefinitionError, OutboxLocked, or TooManyFailures after everything has stopped orderly.
+    """
+    _check_once(pipelines, once)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+    runners = [Runner(pipeline) for pipeline in pipelines]
+    results = await asyncio.gather(
+        *(_run_one(runner, stop, once) for runner in runners), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _check_once(pipelines: Sequence[Pipeline], once: bool) -> None:
+    endless = [pipeline.name for pipeline in pipelines if once and not pipeline.source.finite]
+    if endless:
+        raise DefinitionError(
+            f"--once: the source of {endless[0]!r} never ends by itself; run it without --once"
+        )
+
+
+async def _run_one(runner: Runner, stop: asyncio.Event, once: bool) -> None:
+    """One pipeline from open to close; if it fails, the others are stopped too."""
+    try:
+        await runner.open()
+        try:
+            await runner.run(stop, once)
+        finally:
+            await runner.close()
+    except BaseException:
+        stop.set()
+        raise

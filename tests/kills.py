@@ -1,0 +1,308 @@
+"""The processor killed at random moments, compared row for row with what it was given.
+
+`python -m tests.kills [dataset|mqtt] --kills 200 --seed 7` runs it for longer than the suite does;
+a seed that fails fails again.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.outbox import inspect
+from tests.broker import Broker
+from tests.cloud import KEYS, REGION, Cloud
+from tests.proxy import Proxy
+
+BUCKET, QUEUE = "lake", "alarms"
+DEVICES = 7
+BAND = 0.5
+FLAPS = ("up", "up", "up", "refuse", "reset", "lose_answer", "slow")
+
+DEFINITION = """
+name: killed
+site: osaka
+{source}
+record:
+  time: ts
+  key: device
+  fields: {{ts: timestamp_ms, device: str, n: int, value: float}}
+operators:
+  - python: steady.py:steady
+  - filter: value >= 10
+sinks:
+  all:
+    s3: {{bucket: lake, prefix: all/, partition: [date], endpoint_url: {cloud}}}
+    roll: {{size: 256KiB, every: 300ms}}
+  changed:
+    operators:
+      - deadband: {{column: value, change: 0.5}}
+    s3: {{bucket: lake, prefix: changed/, endpoint_url: {cloud}, format: parquet}}
+    roll: {{size: 64KiB, every: 500ms}}
+  alarms:
+    when: value > 99
+    sqs: {{queue: alarms, endpoint_url: {cloud}}}
+batch: {{rows: 500}}
+outbox: {{path: outbox}}
+"""
+
+STEADY = """
+import time
+
+def steady(frame):
+    time.sleep({pause})  # so that there is still something to do after the last kill
+    return frame
+"""
+
+Row = dict[str, Any]
+
+
+class Verdict(NamedTuple):
+    """What arrived, against what had to arrive."""
+
+    kills: int
+    rows: int
+    repeats: int
+    faults: list[str]
+
+
+def readings(number: int, chance: random.Random) -> list[Row]:
+    """Random walks of several devices, each reading unlike every other."""
+    values = [50.0] * DEVICES
+    found = []
+    for n in range(number):
+        device = chance.randrange(DEVICES)
+        step = chance.choice((0.0, 0.1, 0.4, 3.0, 9.0)) * chance.choice((-1, 1))
+        values[device] = min(100.0, max(0.0, values[device] + step))
+        ts = 1_700_000_000_000 + n
+        found.append({"ts": ts, "device": f"d{device}", "n": n, "value": round(values[device], 1)})
+    return found
+
+
+def expected(given: list[Row]) -> dict[str, list[int]]:
+    """Numbers of the readings that must arrive at each sink: the definition in plain Python."""
+    kept = [row for row in given if row["value"] >= 10]
+    last: dict[str, float] = {}
+    changed = []
+    for row in kept:
+        before = last.get(row["device"])
+        if before is None or abs(row["value"] - before) >= BAND:
+            last[row["device"]] = row["value"]
+            changed.append(row["n"])
+    alarms = [row["n"] for row in kept if row["value"] > 99]
+    return {"all": [row["n"] for row in kept], "changed": changed, "alarms": alarms}
+
+
+class Processor:
+    """`edge run` in a folder of its own, started and killed."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._folder = folder
+        self._arguments = arguments
+        self._log = folder / "processor.log"
+
+    @contextmanager
+    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """One life of it, from the moment that it owns the outbox."""
+        environment = {**os.environ, **KEYS, "AWS_DEFAULT_REGION": REGION}
+        command = [sys.executable, "-m", "edge", "run", "killed.yaml", *self._arguments]
+        said = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(command, cwd=self._folder, env=environment, stderr=log)
+        try:
+            until(lambda: b": started" in self._since(said) or process.poll() is not None)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def _since(self, said: int) -> bytes:
+        with self._log.open("rb") as log:
+            log.seek(said)
+            return log.read()
+
+    def tail(self) -> str:
+        """Its last words."""
+        return self._log.read_text(errors="replace")[-3000:]
+
+
+def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
+    """Look again and again; raises TimeoutError when it does not happen."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError("not within its time")
+        time.sleep(0.01)
+
+
+@contextmanager
+def flapping(proxy: Proxy, chance: random.Random) -> Iterator[None]:
+    """The link comes and goes; up again at the end."""
+    over = threading.Event()
+
+    def flap() -> None:
+        while not over.wait(chance.uniform(0.05, 0.5)):
+            proxy.set(chance.choice(FLAPS), after=chance.randrange(1, 100_000), rate=200_000)
+        proxy.set("up")
+
+    thread = threading.Thread(target=flap)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def kill_again_and_again(processor: Processor, kills: int, chance: random.Random) -> None:
+    """So many lives, each ended by SIGKILL within its first second of work."""
+    for _ in range(kills):
+        with processor.running() as process:
+            time.sleep(chance.uniform(0.0, 0.7))
+            if process.poll() not in (None, 0):
+                raise AssertionError(f"ended with {process.returncode}: {processor.tail()}")
+
+
+def run_dataset(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
+    """A file of readings; the position in it is committed with the rows."""
+    chance = random.Random(seed)
+    given = readings(kills * 15_000, chance)
+    lines = "".join(json.dumps(row) + "\n" for row in given)
+    (folder / "readings.ndjson").write_text(lines)
+    with _furnished(folder, cloud, "source: {dataset: {path: readings.ndjson}}", 0.005) as proxy:
+        processor = Processor(folder, "--once")
+        with flapping(proxy, chance):
+            kill_again_and_again(processor, kills, chance)
+        with processor.running() as process:
+            assert process.wait(300) == 0, processor.tail()
+    return _verdict(cloud, kills, given)
+
+
+def run_mqtt(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
+    """A publisher at QoS 1 through a broker that keeps the session while nobody is there."""
+    chance = random.Random(seed)
+    given = readings(kills * 1_500, chance)
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(folder / "broker"))
+        source = f"source: {{mqtt: {{url: 'mqtt://127.0.0.1:{broker.port}', topics: 'p/+'}}}}"
+        proxy = stack.enter_context(_furnished(folder, cloud, source, 0.0))
+        processor = Processor(folder)
+        with processor.running():
+            until(lambda: _read(folder, "connected"))
+        publisher = threading.Thread(target=_publish, args=(broker.port, given, kills * 0.8))
+        with flapping(proxy, chance):
+            publisher.start()
+            kill_again_and_again(processor, kills, chance)
+            publisher.join()
+        with processor.running() as process:
+            until(lambda: _drained(folder, len(given)), 300)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, processor.tail()
+    return _verdict(cloud, kills, given)
+
+
+def _publish(port: int, given: list[Row], seconds: float) -> None:
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.max_queued_messages_set(0)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for number, row in enumerate(given):
+        info = client.publish(f"p/{row['device']}", json.dumps(row), qos=1)
+        if number % 100 == 0:
+            time.sleep(seconds * 100 / len(given))
+    info.wait_for_publish(60)
+    client.disconnect()
+    client.loop_stop()
+
+
+def _read(folder: Path, name: str) -> object:
+    source = inspect(folder / "outbox").status()["source"]
+    return source.get(name)
+
+
+def _drained(folder: Path, number: int) -> bool:
+    status = inspect(folder / "outbox").status()
+    taken = status["ledger"].get("source", {}).get("taken", 0)
+    buffered = sum(sink["buffered_rows"] for sink in status["sinks"].values())
+    return bool(taken >= number and buffered == 0)
+
+
+@contextmanager
+def _furnished(folder: Path, cloud: Cloud, source: str, pause: float) -> Iterator[Proxy]:
+    """Bucket and queue behind a proxy, and the definition that sends there."""
+    cloud.make_bucket(BUCKET)
+    cloud.make_queue(QUEUE)
+    with Proxy(("127.0.0.1", cloud.port)) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        (folder / "killed.yaml").write_text(DEFINITION.format(source=source, cloud=url))
+        (folder / "steady.py").write_text(STEADY.format(pause=pause))
+        yield proxy
+
+
+def _verdict(cloud: Cloud, kills: int, given: list[Row]) -> Verdict:
+    must = expected(given)
+    objects = cloud.objects(BUCKET)
+    arrived = {sink: _rows(objects, f"{sink}/") for sink in ("all", "changed")}
+    messages = [json.loads(message["Body"]) for message in cloud.messages(QUEUE)]
+    told_apart = {row["edge_id"]: row for row in messages}
+    arrived["alarms"] = list(told_apart.values())
+    faults = []
+    for sink, rows in arrived.items():
+        numbers = sorted(row["n"] for row in rows)
+        if len({row["edge_id"] for row in rows}) != len(rows):
+            faults.append(f"{sink}: an edge_id stands on two rows")
+        if numbers != must[sink]:
+            missing = len(set(must[sink]) - set(numbers))
+            doubled = len(numbers) - len(set(numbers))
+            wrong = len(set(numbers) - set(must[sink]))
+            faults.append(f"{sink}: {missing} missing, {doubled} doubled, {wrong} not expected")
+    rows_arrived = sum(map(len, arrived.values()))
+    return Verdict(kills, rows_arrived, len(messages) - len(told_apart), faults)
+
+
+def _rows(objects: dict[str, bytes], prefix: str) -> list[Row]:
+    found: list[Row] = []
+    for key, body in objects.items():
+        if key.startswith(prefix):
+            read = pl.read_parquet if key.endswith(".parquet") else pl.read_ndjson
+            found += read(body).select("edge_id", "n").to_dicts()
+    return found
+
+
+SCENARIOS = {"dataset": run_dataset, "mqtt": run_mqtt}
+
+
+def main() -> int:
+    """Run scenarios and print a line each; 1 if a row is missing, doubled or not expected."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=list(SCENARIOS))
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    arguments = parser.parse_args()
+    failed = False
+    with Cloud() as cloud:
+        for name in arguments.scenarios:
+            cloud.reset()
+            with tempfile.TemporaryDirectory() as folder:
+                verdict = SCENARIOS[name](Path(folder), cloud, arguments.kills, arguments.seed)
+            print(f"{name}: seed {arguments.seed}, {verdict}", flush=True)
+            failed |= bool(verdict.faults)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""A processor killed thirty times delivers what an undisturbed one would, row for row."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.kills import SCENARIOS
+
+pytest_plugins = ["tests.cloud"]
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_nothing_is_lost_or_doubled(scenario: str, tmp_path: Path, cloud: Cloud) -> None:
+    verdict = SCENARIOS[scenario](tmp_path, cloud, 30, 20240217)
+    assert verdict.faults == []

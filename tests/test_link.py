@@ -1,0 +1,182 @@
+"""A link delivers everything once the way is open, and never hurries while it is shut."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from edge.codec import pack
+from edge.link import Bandwidth, Link
+from edge.outbox import Outbox
+from edge.outbox.model import Commit, Limits, NewEntry, SinkLimits
+from edge.sinks import Roll
+from tests.scripted import FlakySink, HandClock
+
+AT_ONCE = Roll(8 * 2**20, timedelta(0))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, clock: HandClock) -> Iterator[Outbox]:
+    outbox = Outbox(tmp_path, limits=Limits(), sinks={"lake": SinkLimits()}, clock=clock)
+    outbox.open()
+    yield outbox
+    outbox.close()
+
+
+def link_of(outbox: Outbox, sink: FlakySink, clock: HandClock, **options: object) -> Link:
+    options = {"roll": AT_ONCE, "chance": random.Random(1), **options}
+    return Link("lake", sink, outbox, path="osaka/press/lake", clock=clock, **options)
+
+
+def append(outbox: Outbox, *values: int) -> None:
+    frame = pl.DataFrame({"v": values})
+    size = int(frame.estimated_size())
+    outbox.commit(Commit([NewEntry("lake", frame.height, size, pack(frame))]))
+
+
+def steps(link: Link, number: int) -> list[float]:
+    async def go() -> list[float]:
+        return [await link.step() for _ in range(number)]
+
+    return asyncio.run(go())
+
+
+def test_rows_get_their_ids_from_the_sequence(outbox: Outbox, clock: HandClock) -> None:
+    sink = FlakySink.of()
+    append(outbox, 7, 8)
+    append(outbox, 9)
+    steps(link_of(outbox, sink, clock), 1)
+    assert [row["edge_id"] for row in sink.rows] == [
+        f"osaka/press/lake/{outbox.id}-{number}" for number in (1, 2, 3)
+    ]
+    assert [row["v"] for row in sink.rows] == [7, 8, 9]
+    assert outbox.depth("lake").rows == 0
+
+
+def test_nothing_is_rolled_before_its_time(outbox: Outbox, clock: HandClock) -> None:
+    sink = FlakySink.of()
+    link = link_of(outbox, sink, clock, roll=Roll(8 * 2**20, timedelta(seconds=60)))
+    append(outbox, 1)
+    steps(link, 3)
+    assert sink.rows == []
+    clock.advance(61)
+    steps(link, 1)
+    assert [row["v"] for row in sink.rows] == [1]
+
+
+def test_while_down_one_parcel_probes_with_growing_pauses(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of(*["down"] * 30)
+    link = link_of(outbox, sink, clock)
+    for value in range(6):
+        append(outbox, value)
+        steps(link, 1)
+    assert link.up is False
+    assert len(sink.sent) == 1, "no send before its time, however many rows are committed"
+    tries = [clock.steady()]
+    while link.up is False:
+        before = len(sink.sent)
+        clock.advance(steps(link, 1)[0])
+        if len(sink.sent) > before:
+            assert len(sink.sent) == before + 1, "a link that is down sends one parcel to probe"
+            tries.append(clock.steady())
+    pauses = [after - before for before, after in itertools.pairwise(tries)]
+    assert max(pauses) <= 62
+    assert max(pauses[8:]) > 20 > 10 > max(pauses[:3])
+    steps(link, 3)
+    assert sorted(row["v"] for row in sink.rows) == list(range(6))
+
+
+def test_what_is_in_neither_list_goes_again_with_the_same_bytes(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of("half", "down", "half")
+    link = link_of(outbox, sink, clock)
+    for value in range(4):
+        append(outbox, value)
+        asyncio.run(link._roll_due())
+    for _ in range(8):
+        steps(link, 1)
+        clock.advance(60)
+    assert sorted(row["v"] for row in sink.rows) == [0, 1, 2, 3]
+    assert len(sink.sent) > 4
+
+
+def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of("refuse")
+    link = link_of(outbox, sink, clock, order="all")
+    for value in range(3):
+        append(outbox, value)
+        asyncio.run(link._roll_due())
+    steps(link, 2)
+    assert [row["v"] for row in sink.rows] == [1, 2]
+    ledger = outbox.status()["ledger"]["sink/lake"]
+    assert (ledger["appended"], ledger["delivered"], ledger["refused"]) == (3, 2, 1)
+
+
+def test_an_unforeseen_error_keeps_the_rows_and_backs_off(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    async def go(link: Link) -> None:
+        task = asyncio.create_task(link.run())
+        while link.up is not False:
+            await asyncio.sleep(0.005)
+        link.stop()
+        await task
+
+    sink = FlakySink.of("wrong")
+    append(outbox, 1)
+    link = link_of(outbox, sink, clock)
+    asyncio.run(go(link))
+    assert outbox.depth("lake").rows == 1
+    clock.advance(60)
+    steps(link, 1)
+    assert [row["v"] for row in sink.rows] == [1]
+
+
+@pytest.mark.parametrize(
+    ("order", "live_share", "expected"),
+    [
+        ("none", 0.5, [18, 19, 0, 1]),
+        ("none", 1.0, [16, 17, 18, 19]),
+        ("all", 0.5, [0, 1, 2, 3]),
+        ("key", 1.0, [0, 1, 2, 3]),
+    ],
+)
+def test_a_backlog_leaves_in_the_declared_order(
+    outbox: Outbox, clock: HandClock, order: str, live_share: float, expected: list[int]
+) -> None:
+    sink = FlakySink.of()
+    link = link_of(outbox, sink, clock, order=order, live_share=live_share)
+    for value in range(20):
+        append(outbox, value)
+        asyncio.run(link._roll_due())
+    link.up = True
+    steps(link, 1)
+    first = [row["v"] for row in sink.rows]
+    assert sorted(first) == sorted(expected)
+    if order != "none":
+        assert first == expected
+
+
+def test_bandwidth_bounds_what_leaves_and_priority_goes_first(clock: HandClock) -> None:
+    bandwidth = Bandwidth(1000, clock)
+    assert bandwidth.wait("low") == 0
+    bandwidth.spend(5000)
+    assert bandwidth.wait("high") == pytest.approx(5.0)
+    assert bandwidth.wait("high") < bandwidth.wait("normal") < bandwidth.wait("low")
+    clock.advance(5.2)
+    assert bandwidth.wait("low") == 0

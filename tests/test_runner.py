@@ -1,0 +1,140 @@
+"""Whatever happens between source and outbox, every row is committed once or set aside."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from edge.operators.filter import Filter
+from edge.operators.python import Python
+from edge.outbox.model import Reject
+from edge.pipeline import Branch, Pipeline
+from edge.runner import Runner, TooManyFailures
+from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource, rows
+
+
+def pipeline(folder: Path, source: ScriptedSource, sink: FlakySink, **options: Any) -> Pipeline:
+    return Pipeline(
+        name="press",
+        site="osaka",
+        source=source,
+        sinks={"lake": Branch(sink=sink), **options.pop("sinks", {})},
+        outbox={"path": folder / "outbox"},
+        **options,
+    )
+
+
+async def finish(definition: Pipeline) -> Runner:
+    """Run to the end, starting again after every scripted crash."""
+    while True:
+        runner = Runner(definition, HandClock())
+        await runner.open()
+        try:
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 30)
+            return runner
+        except Crashed:
+            pass
+        finally:
+            await runner.close()
+
+
+def values(sink: FlakySink) -> list[int]:
+    return [row["v"] for row in sink.rows]
+
+
+def test_a_row_goes_through_operators_to_its_sink(tmp_path: Path) -> None:
+    source = ScriptedSource.of(rows(v=[1, 2, 3]), rows(v=[4, 5]))
+    sink, alarms = FlakySink.of(), FlakySink.of()
+    definition = pipeline(
+        tmp_path,
+        source,
+        sink,
+        operators=[Filter(where="v > 1")],
+        sinks={"alarms": Branch(sink=alarms, when="v > 4")},
+    )
+    asyncio.run(finish(definition))
+    assert values(sink) == [2, 3, 4, 5]
+    assert values(alarms) == [5]
+    assert source.acknowledged == [0, 1]
+
+
+def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
+    batches = [rows(v=[number, number + 1]) for number in range(0, 10, 2)]
+    script = [CRASH, batches[0], batches[1], CRASH, batches[2], CRASH, batches[3], batches[4], CRASH]
+    sink = FlakySink.of("ok", "down", "half", "ok")
+    asyncio.run(finish(pipeline(tmp_path, ScriptedSource.of(*script), sink)))
+    assert sorted(values(sink)) == list(range(10))
+
+
+def test_rows_that_fail_are_set_aside_and_their_neighbours_go_on(tmp_path: Path) -> None:
+    def divide(frame: pl.DataFrame) -> pl.DataFrame:
+        if 7 in frame["v"]:
+            raise ZeroDivisionError("seven")
+        return frame
+
+    source = ScriptedSource.of(rows(v=list(range(20))), rows(v=[20]))
+    sink = FlakySink.of()
+    runner = asyncio.run(finish(pipeline(tmp_path, source, sink, operators=[Python(function=divide)])))
+    assert values(sink) == [value for value in range(21) if value != 7]
+    assert ledger_of(tmp_path)["pipeline"]["failed"] == 1
+    assert runner.pipeline.name == "press"
+
+
+def test_a_definition_that_fails_on_everything_ends_the_process(tmp_path: Path) -> None:
+    def broken(frame: pl.DataFrame) -> pl.DataFrame:
+        raise KeyError("nothing fits")
+
+    source = ScriptedSource.of(rows(v=list(range(1100))))
+    definition = pipeline(tmp_path, source, FlakySink.of(), operators=[Python(function=broken)])
+    with pytest.raises(TooManyFailures, match="more than 1000 rows failed in a minute"):
+        asyncio.run(finish(definition))
+    assert source.acknowledged == []
+
+
+def test_rejected_payloads_reach_the_sink_that_asks_for_them(tmp_path: Path) -> None:
+    reject = Reject("not JSON", b"\xffoops", "plant/a")
+    source = ScriptedSource.of(rows(v=[1]), reject, rows(v=[2]))
+    sink, problems = FlakySink.of(), FlakySink.of()
+    definition = pipeline(
+        tmp_path, source, sink, rejected="problems", sinks={"problems": Branch(sink=problems)}
+    )
+    asyncio.run(finish(definition))
+    assert values(sink) == [1, 2]
+    [row] = problems.rows
+    assert (row["reason"], row["topic"], row["payload"]) == ("not JSON", "plant/a", "\\xffoops")
+    assert ledger_of(tmp_path)["source"] == {"read": 3, "rejected": 1, "taken": 2}
+
+
+def test_acknowledge_delivered_waits_for_every_sink(tmp_path: Path) -> None:
+    async def go() -> None:
+        runner = Runner(definition, HandClock())
+        await runner.open()
+        while await runner.step():
+            pass
+        await runner._acknowledge_settled()
+        assert source.acknowledged == []
+        await runner.links["lake"].step()
+        await runner._acknowledge_settled()
+        assert source.acknowledged == []
+        runner.links["alarms"]._try_at = 0.0
+        await runner.links["alarms"].step()
+        await runner.links["alarms"].step()
+        await runner._acknowledge_settled()
+        assert source.acknowledged == [0]
+        await runner.close()
+
+    source = ScriptedSource.of(rows(v=[1, 2]))
+    sinks = {"alarms": Branch(sink=FlakySink.of())}
+    definition = pipeline(
+        tmp_path, source, FlakySink.of(), sinks=sinks, acknowledge="delivered"
+    )
+    asyncio.run(go())
+
+
+def ledger_of(folder: Path) -> dict[str, Any]:
+    from edge.outbox import inspect
+
+    ledger: dict[str, Any] = inspect(folder / "outbox").status()["ledger"]
+    return ledger
