@@ -152,6 +152,14 @@ Rate = Annotated[
 """Bytes per second, written `2MiB/s`."""
 
 
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""One name, or a list of them."""
+
+
 class Stream(NamedTuple):
     """What every part of a pipeline may know about the rows it handles.
 

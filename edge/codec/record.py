@@ -9,11 +9,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from edge.component import Names
 from edge.errors import DefinitionError, Fault
 
 if TYPE_CHECKING:
@@ -62,6 +66,13 @@ class FieldSpec(BaseModel):
         if not words or words[-1] not in COLUMN_TYPES or words[:-1] not in ([], ["optional"]):
             raise ValueError(f"{_FORM}, got {value!r}")
         return {"type": words[-1], "optional": len(words) == 2}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        text = {"type": "string", "pattern": f"^(optional +)?({'|'.join(COLUMN_TYPES)})$"}
+        return {"anyOf": [text, handler(core_schema)]}
 
     @field_validator("path")
     @classmethod
@@ -113,7 +124,7 @@ class Record(BaseModel):
 
     format: PayloadFormat = "json"
     time: str | None = Field(None, description="Event time column; arrival time when left out.")
-    key: tuple[str, ...] = Field((), description="Columns that tell one series from another.")
+    key: Names = Field((), description="Columns that tell one series from another.")
     fields: Mapping[str, FieldSpec] | None = None
     rows: str | None = Field(None, description="The array whose elements become rows.")
     extra: Literal["drop", "keep"] = Field("drop", description="What happens to other fields.")
@@ -121,11 +132,6 @@ class Record(BaseModel):
     header: bool | None = Field(
         None, description="CSV: the first line names the columns. Files: true; payloads: false."
     )
-
-    @field_validator("key", mode="before")
-    @classmethod
-    def _one_or_many(cls, key: object) -> object:
-        return (key,) if isinstance(key, str) else key
 
     @field_validator("timezone")
     @classmethod

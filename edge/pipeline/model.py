@@ -54,6 +54,7 @@ def _text(value: object) -> object:
 _check_name, _name_schema = _name(63)
 _check_site, _site_schema = _name(32)
 Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema(dict(_name_schema))]
+_site_schema = {**_site_schema, "type": ["string", "integer"]}
 Site = Annotated[
     str, BeforeValidator(_text), AfterValidator(_check_site), WithJsonSchema(dict(_site_schema))
 ]
@@ -186,7 +187,9 @@ class Pipeline(Options):
     replica: Site = Field("0", description="Which of several processors at this site.")
     source: InstanceOf[Source] = Field(description="Where rows come from.")
     acknowledge: Acknowledge = Field(
-        "committed", description="When the source may forget: after the commit, or the delivery."
+        "committed",
+        description="When the source may forget: after the commit, or the delivery.",
+        exclude=True,
     )
     record: Record = Field(Record(), description="How a payload becomes rows.")
     operators: Operators = Field((), description="What happens to all rows.")

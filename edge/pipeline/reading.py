@@ -24,8 +24,12 @@ Model = TypeVar("Model", bound=BaseModel)
 _BESIDE_SOURCE = ("acknowledge",)
 _BESIDE_OPERATOR = ("name",)
 _BESIDE_SINK = tuple(name for name in Branch.model_fields if name != "sink")
-_NOT_WRITTEN = ("folder", "file", *_BESIDE_SOURCE)
-_TOP = tuple(name for name in Pipeline.model_fields if name not in _NOT_WRITTEN)
+_NOT_WRITTEN = {
+    "acknowledge": "is an option of the source; write it below `source:`",
+    "folder": "is the folder of this file; leave it out",
+    "file": "is this file; leave it out, a sink to files stands below `sinks:`",
+    "sources": "is reserved; a pipeline has one `source:`",
+}
 
 
 def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Pipeline:
@@ -68,10 +72,10 @@ class _Reader:
 
     def pipeline(self) -> Pipeline:
         written = self._document.values
-        values = {name: value for name, value in written.items() if name in _TOP}
-        for name in written:
-            if name not in _TOP:
-                self._note((), unknown(name, _TOP), (name,))
+        values = {name: value for name, value in written.items() if name not in _NOT_WRITTEN}
+        for name in _NOT_WRITTEN:
+            if name in written:
+                self._note((name,), _NOT_WRITTEN[name])
         for name, read in (
             ("source", self._source),
             ("operators", self._common),

@@ -60,6 +60,7 @@ def definition_schema() -> Schema:
     definitions["Branch"] = one_of(SINK, branch, "Sink")
     for name in ("folder", "file"):
         del properties[name]
+    properties["sinks"]["additionalProperties"] = False
     for contract in ("Source", "Operator", "Sink"):
         definitions.pop(contract, None)
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}

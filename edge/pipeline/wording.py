@@ -118,9 +118,14 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind.startswith("too_short") and detail["ctx"].get("min_length") == 1:
         return f"must not be empty, got {shown(detail['input'])}"
     template = _MESSAGES.get(kind)
-    said = template.format(**detail.get("ctx", {})) if template else _turned(detail["msg"])
+    limits = {name: _number(value) for name, value in detail.get("ctx", {}).items()}
+    said = template.format(**limits) if template else _turned(detail["msg"])
     got = "a secret" if _is_secret(model, detail["loc"]) else shown(detail["input"])
     return f"{said}, got {got}"
+
+
+def _number(limit: Any) -> Any:
+    return f"{limit:g}" if isinstance(limit, float) else limit
 
 
 def _turned(message: str) -> str:
@@ -141,7 +146,9 @@ def _unknown(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _options(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+    """What can be written; fields left out of dumps are set by the loader."""
+    fields = model.model_fields.items()
+    return [field.alias or name for name, field in fields if not field.exclude]
 
 
 def _is_secret(model: type[BaseModel], place: Place) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from edge.clock import Clock
 from edge.codec import Record
-from edge.component import Duration, Size, Stream
+from edge.component import Duration, Names, Size, Stream
 from edge.mqtt import Connection, Endpoint, Messages, Session
 from edge.mqtt.pace import Pace
 from edge.mqtt.rows import Retained, RowReader
@@ -26,6 +26,7 @@ _RETAIN_HANDLING = {"skip": 2, "once": 1, "keep": 1}
 
 
 def _qos(value: object) -> object:
+    value = int(value) if value in ("0", "1", "2") else value  # text where it came from ${NAME}
     if value == 2:
         raise ValueError(
             "must be 0 or 1, got 2: in its four-way handshake the broker is told to forget before "
@@ -45,7 +46,7 @@ class MqttSource(Endpoint, Source):
     A message whose topic matches several entries of `topics` is taken by the first.
     """
 
-    topics: tuple[str, ...] = Field(
+    topics: Names = Field(
         min_length=1,
         description="Topic filters; `{name}` matches one level and becomes a column, + and # work",
         examples=["plant/{line}/{device}/telemetry"],
@@ -88,11 +89,6 @@ class MqttSource(Endpoint, Source):
     _reader: RowReader = PrivateAttr()
     _pace: Pace = PrivateAttr(default_factory=Pace)
     _connection: Connection | None = PrivateAttr(default=None)
-
-    @field_validator("topics", mode="before")
-    @classmethod
-    def _one_or_many(cls, topics: object) -> object:
-        return (topics,) if isinstance(topics, str) else topics
 
     @field_validator("topics")
     @classmethod
