@@ -123,7 +123,7 @@ def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(
         asyncio.run(link._roll_due())
     steps(link, 2)
     assert [row["v"] for row in sink.rows] == [1, 2]
-    ledger = outbox.status()["ledger"]["sink/lake"]
+    ledger = outbox.status()["ledger"]["sink:lake"]
     assert (ledger["appended"], ledger["delivered"], ledger["refused"]) == (3, 2, 1)
 
 
