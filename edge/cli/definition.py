@@ -62,9 +62,9 @@ def explain(
 
     bound = _bind(file)
     if infer or bound.source_columns is None:
-        columns = _first_columns(bound, asked=infer)
+        columns = _first_columns(bound)
         if infer:
-            _put_fields(bound, columns)
+            _put_fields(bound)
             return
         bound.bind_columns(columns)
     if as_json:
@@ -95,12 +95,12 @@ def _summary(bound: "Bound") -> str:
     return f"good, {len(bound.source_columns)} columns, sinks {sinks}"
 
 
-def _first_columns(bound: "Bound", asked: bool) -> "pl.Schema":
+def _first_columns(bound: "Bound") -> "pl.Schema":
     """Columns of the first rows of a source that needs no network to be read."""
     if not bound.source.finite:
         raise DefinitionError(
-            "only data tells the columns of this source, and a dataset alone can be looked into; "
-            + ("explain --infer takes one" if asked else "declare record.fields")
+            "only data tells the columns of this source, and no data is read here but that of a "
+            "dataset; declare record.fields, or explain a dataset with --infer"
         )
     return asyncio.run(_read_columns(bound))
 
@@ -109,21 +109,18 @@ async def _read_columns(bound: "Bound") -> "pl.Schema":
     arrivals = bound.source.arrivals(None)
     try:
         async for arrival in arrivals:
-            if arrival is not None and arrival.frame.width:
+            if arrival is not None and arrival.frame.height:
                 return arrival.frame.schema
     finally:
         await bound.source.close()
     raise DefinitionError("the source has no rows that could tell their columns")
 
 
-def _put_fields(bound: "Bound", columns: "pl.Schema") -> None:
-    from edge.pipeline.explanation import typed
+def _put_fields(bound: "Bound") -> None:
+    import yaml
 
-    time = bound.stream.time
-    put("record:\n  fields:")
-    for name, kind in typed(columns).items():
-        if name != "edge_received":
-            put(f"    {name}: {kind if name == time else 'optional ' + kind}")
+    found = {name: spec.model_dump() for name, spec in (bound.source.fields() or {}).items()}
+    put(yaml.safe_dump({"record": {"fields": found}}, sort_keys=False, allow_unicode=True).rstrip())
 
 
 def _put_explanation(explanation: Mapping[str, Any]) -> None:

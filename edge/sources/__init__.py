@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import polars as pl
 
 from edge.clock import Clock
-from edge.codec import Record, Reject
+from edge.codec import FieldSpec, Record, Reject
 from edge.component import Component, Stream, find
 
 SOURCES: Mapping[str, str] = {
@@ -94,6 +94,10 @@ class Source(Component):
 
     def restore(self, states: Sequence[bytes]) -> None:
         """Take back what `snapshot` gave: one whole, then changes. Called before `arrivals`."""
+
+    def fields(self) -> Mapping[str, FieldSpec] | None:
+        """What the first rows were found to consist of; None while there were none."""
+        return None
 
     def status(self) -> Mapping[str, object]:
         """What a user should see of it now: connected or not, why, progress. JSON values."""

@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr, ValidationError
 
 from edge.clock import Clock
-from edge.codec import TIMESTAMP, Decoded, Decoder, Record, Reject
+from edge.codec import TIMESTAMP, Decoded, Decoder, FieldSpec, Record, Reject
 from edge.component import Stream
 from edge.errors import DefinitionError, Fault
 from edge.lines import DAMAGE, LONGEST, Block, LineFile, split_lines
@@ -106,7 +106,7 @@ class DatasetSource(Source):
             except ValidationError as error:
                 reasons = (each["msg"].removeprefix("Value error, ") for each in error.errors())
                 raise DefinitionError(*(Fault("record", reason) for reason in reasons)) from error
-            decided = next((each.fields for each in self._decoders.values() if each.fields), None)
+            decided = self.fields()
             if decided is not None:
                 decoder.fields = decided
             self._decoders[form] = decoder
@@ -265,7 +265,7 @@ class DatasetSource(Source):
 
     def snapshot(self, whole: bool) -> bytes | None:
         """The fields that the first rows decided; nothing when the definition names them all."""
-        decided = next((each.fields for each in self._decoders.values() if each.fields), None)
+        decided = self.fields()
         declared = self._record.fields is not None and self._record.extra == "drop"
         if declared or decided is None or (self._remembered and not whole):
             return None
@@ -278,6 +278,10 @@ class DatasetSource(Source):
         for state in states:
             for decoder in self._decoders.values():
                 decoder.fields = json.loads(state)
+
+    def fields(self) -> Mapping[str, FieldSpec] | None:
+        """What the first rows decided, or the definition."""
+        return next((each.fields for each in self._decoders.values() if each.fields), None)
 
     def status(self) -> Mapping[str, object]:
         """Progress: `bytes_done` of `bytes_total` as they lie on the disk, and the file at hand."""
