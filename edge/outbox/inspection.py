@@ -2,13 +2,17 @@
 
 import json
 import sqlite3
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge.errors import DefinitionError, EdgeError
 from edge.outbox import ledger
-from edge.outbox.buffer import load_buffers
+from edge.outbox.buffer import Buffer, entry_crc, load_buffers, parcel_crc
 from edge.outbox.room import size_of
-from edge.outbox.schema import FILE
+from edge.outbox.schema import FILE, connect_to_read, is_damage
 
 _FILES = (FILE, FILE + "-wal", FILE + "-shm", "reserve")
 
@@ -26,13 +30,14 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
     source = counters.get("source", {})
     used, rate = disk_use(folder), meta.get("bytes_per_hour", 0)
     left = max(0, meta.get("max_size", 0) - used)
+    sinks = {b.name: _sink_status(db, b, counters, now) for b in load_buffers(db).values()}
     return {
         "outbox_id": meta.get("outbox"),
         "rows_read": source.get("read", 0),
         "rows_rejected": source.get("rejected", 0),
         "ledger": counters,
         "imbalances": ledger.imbalances(counters),
-        "sinks": {name: _sink_status(db, name, counters, now) for name in load_buffers(db)},
+        "sinks": sinks,
         "outbox": {
             "bytes": used,
             "max_bytes": meta.get("max_size"),
@@ -42,11 +47,10 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
 
 
 def _sink_status(
-    db: sqlite3.Connection, name: str, counters: dict[str, dict[str, int]], now: int
+    db: sqlite3.Connection, buffer: Buffer, counters: dict[str, dict[str, int]], now: int
 ) -> dict[str, Any]:
-    buffer = load_buffers(db)[name]
     buffer.find_oldest(db)
-    counts = counters[ledger.sink_part(name)]
+    counts = counters[ledger.sink_part(buffer.name)]
     return {
         "buffered_rows": buffer.rows,
         "buffered_bytes": buffer.waiting_bytes,
@@ -71,3 +75,204 @@ def open_requests(db: sqlite3.Connection) -> list[dict[str, Any]]:
         {"id": number, "action": action, "sink": sink, "parcels": text and json.loads(text)}
         for number, action, sink, text in found
     ]
+
+
+# -- from another process: each opens, copies and closes, because a reader holds the WAL
+
+
+@contextmanager
+def _looking(folder: Path) -> Iterator[sqlite3.Connection]:
+    """One snapshot of the file, for the length of the block."""
+    if not size_of(folder / FILE):
+        raise DefinitionError(
+            f"outbox {folder}: there is none; has the pipeline run here, with this `outbox.path`?"
+        )
+    db = connect_to_read(folder / FILE)
+    try:
+        db.execute("BEGIN")
+        yield db
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise EdgeError(
+            f"outbox {folder}: the file is damaged, got {error}; `edge run` sets it aside and "
+            "copies what can be read"
+        ) from error
+    finally:
+        db.close()
+
+
+def status(folder: Path, now: int) -> dict[str, Any]:
+    """`edge status --json` of one pipeline; now: microseconds UTC.
+
+    Raises DefinitionError when there is no outbox, EdgeError when the file is damaged; so do all
+    functions here.
+    """
+    with _looking(folder) as db:
+        return read_status(db, folder, now)
+
+
+def parcels(folder: Path, sink: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+    """The oldest parcels, waiting and quarantined, without their bodies."""
+    with _looking(folder) as db:
+        return _dicts(
+            db,
+            "SELECT parcel.id, name AS sink, state, key, first, last, rows, time, "
+            "length(body) AS bytes, reason FROM parcel JOIN sink ON sink.id = parcel.sink "
+            "WHERE ?1 IS NULL OR name = ?1 ORDER BY parcel.id LIMIT ?2",
+            (sink, limit),
+        )
+
+
+def entries(folder: Path, sink: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+    """The oldest entries, without their bodies."""
+    with _looking(folder) as db:
+        return _dicts(
+            db,
+            "SELECT entry.id, name AS sink, first, last, rows, size, time, length(body) AS bytes "
+            "FROM entry JOIN sink ON sink.id = entry.sink "
+            "WHERE ?1 IS NULL OR name = ?1 ORDER BY entry.id LIMIT ?2",
+            (sink, limit),
+        )
+
+
+def books(folder: Path) -> dict[str, Any]:
+    """`ledger`: counters by part, `imbalances`: equations that fail, `losses`: newest first."""
+    with _looking(folder) as db:
+        counters = ledger.read(db)
+        losses = _dicts(
+            db,
+            "SELECT part, kind, reason, rows, bytes, first, last, first_time, last_time FROM loss "
+            "ORDER BY last_time DESC",
+        )
+    return {"ledger": counters, "imbalances": ledger.imbalances(counters), "losses": losses}
+
+
+def rejects(folder: Path, limit: int = 1000) -> list[dict[str, Any]]:
+    """The latest rejected payloads, newest first; `payload` is bytes, at most 64 KiB of `size`."""
+    with _looking(folder) as db:
+        return _dicts(
+            db,
+            "SELECT id, time, reason, topic, size, payload FROM rejected ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+
+
+def answer(folder: Path, request: int) -> str | None:
+    """What became of a request; None while nobody has carried it out."""
+    with _looking(folder) as db:
+        found = db.execute("SELECT answer FROM request WHERE id = ?", (request,)).fetchone()
+    return found[0] if found else None
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every checksum, every equation, and the counters against what is there.
+
+    Gives `entries` and `parcels` checked, `faults` as sentences. Reads everything, row by row.
+    """
+    faults: list[str] = []
+    checked = {}
+    for table in ("entry", "parcel"):
+        checked[table] = 0
+        for name, number, sound in _checksums(folder, table):
+            checked[table] += 1
+            if not sound:
+                faults.append(f"sink {name!r}: {table} {number} does not match its checksum")
+    with _looking(folder) as db:
+        faults += ledger.imbalances(ledger.read(db)) + _miscounted(db)
+    return {"entries": checked["entry"], "parcels": checked["parcel"], "faults": faults}
+
+
+def _checksums(folder: Path, table: str) -> Iterator[tuple[str, int, bool]]:
+    for name, row in _rows(folder, table):
+        sound = _sound_entry(row) if table == "entry" else _sound_parcel(row)
+        yield name, row["id"], sound
+
+
+def _rows(folder: Path, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a table with the name of its sink, one short look each."""
+    after = 0
+    while True:
+        with _looking(folder) as db:
+            found = _dicts(
+                db,
+                f"SELECT sink.name AS sink_name, {table}.* FROM {table} "
+                f"JOIN sink ON sink.id = {table}.sink WHERE {table}.id > ? "
+                f"ORDER BY {table}.id LIMIT 1",
+                (after,),
+            )
+        if not found:
+            return
+        after = found[0]["id"]
+        yield found[0].pop("sink_name"), found[0]
+
+
+def _miscounted(db: sqlite3.Connection) -> list[str]:
+    """Sinks whose counters differ from what their rows add up to."""
+    faults = []
+    for buffer in load_buffers(db).values():
+        counted = (buffer.entries, buffer.entry_rows, buffer.parcels, buffer.parcel_rows)
+        there = (
+            db.execute(
+                "SELECT count(*), coalesce(sum(rows), 0) FROM entry WHERE sink = ?", (buffer.id,)
+            ).fetchone()
+            + db.execute(
+                "SELECT count(*), coalesce(sum(rows), 0) FROM parcel WHERE sink = ? "
+                "AND state = 'waiting'",
+                (buffer.id,),
+            ).fetchone()
+        )
+        if counted != there:
+            faults.append(
+                f"sink {buffer.name!r}: entries, rows, parcels, rows are counted as "
+                f"{counted}, there are {there}"
+            )
+    return faults
+
+
+def export(folder: Path, target: Path) -> dict[str, int]:
+    """Copy what waits below `target`: bodies of entries and parcels, rejected payloads.
+
+    `<sink>/entry-<first>-<last>.arrow` is an Arrow IPC stream, `<sink>/parcel-<id>-<name>` the
+    bytes that would be sent, `rejected.ndjson` has the payloads in base64. Gives counts.
+    """
+    written = {"entries": 0, "parcels": 0, "rejected": 0}
+    for name, row in _rows(folder, "entry"):
+        file = target / name / f"entry-{row['first']}-{row['last']}.arrow"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["body"])
+        written["entries"] += 1
+    for name, row in _rows(folder, "parcel"):
+        file = target / name / f"parcel-{row['id']}-{row['key'].rpartition('/')[2]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["body"])
+        written["parcels"] += 1
+    items = rejects(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / "rejected.ndjson").open("w") as lines:
+        for item in items:
+            item["payload"] = b64encode(item["payload"]).decode()
+            lines.write(json.dumps(item) + "\n")
+    written["rejected"] = len(items)
+    return written
+
+
+def _sound_entry(row: dict[str, Any]) -> bool:
+    """Whether an entry is what was written."""
+    crc: int = row["crc"]
+    return entry_crc(row["first"], row["rows"], row["body"]) == crc
+
+
+def _sound_parcel(row: dict[str, Any]) -> bool:
+    """Whether a parcel is what was written."""
+    fields = (row[name] for name in ("key", "first", "last", "rows", "attributes", "body"))
+    crc: int = row["crc"]
+    return parcel_crc(*fields) == crc
+
+
+def _dicts(
+    db: sqlite3.Connection, query: str, values: tuple[Any, ...] = ()
+) -> list[dict[str, Any]]:
+    cursor = db.execute(query, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

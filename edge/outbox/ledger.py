@@ -14,6 +14,17 @@ _MERGE_WITHIN = 3_600_000_000  # losses of one kind and reason less than an hour
 _REASON_LIMIT = 300
 _REASONS_PER_COMMIT = 20
 
+_SAME_LOSS = """
+UPDATE loss SET rows = rows + :rows, bytes = bytes + :bytes, last_time = :now,
+    first = min(coalesce(first, :first), coalesce(:first, first)),
+    last = max(coalesce(last, :last), coalesce(:last, last))
+WHERE part = :part AND kind = :kind AND reason = :reason AND last_time > :since
+"""
+_NEW_LOSS = """
+INSERT INTO loss (part, kind, reason, rows, bytes, first, last, first_time, last_time)
+VALUES (:part, :kind, :reason, :rows, :bytes, :first, :last, :now, :now)
+"""
+
 SOURCE_OUT = ("rejected", "redelivered", "retained", "taken")
 SINK_IN = ("appended", "summaries")
 SINK_OUT = ("delivered", "buffered", "thinned", "dropped", "refused", "damaged")
@@ -69,42 +80,10 @@ def _terms(numbers: Mapping[str, int]) -> str:
 def lose(db: sqlite3.Connection, losses: Iterable[Loss], now: int) -> None:
     """Add to the list of losses; what happens again soon for the same reason stays one line."""
     for loss in losses:
-        reason = loss.reason[:_REASON_LIMIT]
-        found = db.execute(
-            "UPDATE loss SET rows = rows + ?, bytes = bytes + ?, "
-            "first = min(coalesce(first, ?), coalesce(?, first)), "
-            "last = max(coalesce(last, ?), coalesce(?, last)), last_time = ? "
-            "WHERE part = ? AND kind = ? AND reason = ? AND last_time > ?",
-            (
-                loss.rows,
-                loss.bytes,
-                loss.first,
-                loss.first,
-                loss.last,
-                loss.last,
-                now,
-                loss.part,
-                loss.kind,
-                reason,
-                now - _MERGE_WITHIN,
-            ),
-        )
+        line = {**loss._asdict(), "reason": loss.reason[:_REASON_LIMIT], "now": now}
+        found = db.execute(_SAME_LOSS, {**line, "since": now - _MERGE_WITHIN})
         if not found.rowcount:
-            db.execute(
-                "INSERT INTO loss (part, kind, reason, rows, bytes, first, last, first_time, "
-                "last_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    loss.part,
-                    loss.kind,
-                    reason,
-                    loss.rows,
-                    loss.bytes,
-                    loss.first,
-                    loss.last,
-                    now,
-                    now,
-                ),
-            )
+            db.execute(_NEW_LOSS, line)
             _bound_losses(db)
 
 
@@ -154,18 +133,14 @@ def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
     lose(db, [Loss("source", "rejected", rows[r], sizes[r], r) for r in rows], now)
     db.executemany(
         "INSERT INTO rejected (time, reason, topic, size, payload) VALUES (?, ?, ?, ?, ?)",
-        [
-            (
-                now,
-                item.reason[:_REASON_LIMIT],
-                item.topic,
-                len(item.payload),
-                item.payload[:_PAYLOAD_LIMIT],
-            )
-            for item in rejects[-REJECTED_ROWS:]
-        ],
+        [(now, *_rejected_line(item)) for item in rejects[-REJECTED_ROWS:]],
     )
     _bound_rejected(db)
+
+
+def _rejected_line(item: Reject) -> tuple[str, str | None, int, bytes]:
+    payload = item.payload[:_PAYLOAD_LIMIT]
+    return item.reason[:_REASON_LIMIT], item.topic, len(item.payload), payload
 
 
 def _bound_rejected(db: sqlite3.Connection) -> None:

@@ -7,19 +7,8 @@ from pathlib import Path
 
 from edge.errors import DefinitionError, OutboxLocked
 
-_REMOTE = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "lustre",
-    "vboxsf",
-} | {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "s3fs", "rclone")}
+_REMOTE = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "vboxsf"}
+_REMOTE |= {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "s3fs", "rclone")}
 _LOOK_AGAIN = 0.05
 
 

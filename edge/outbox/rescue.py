@@ -111,18 +111,11 @@ def _copy_sinks(
     stored = _sinks_as_stored(old) or _sinks_as_ledgered(new, meta, names)
     known = ledger.read(new)
     for sink in stored:
+        kept = (sink.next_sequence, sink.rows, sink.link, sink.link_since, sink.link_reason)
         new.execute(
             "INSERT INTO sink (id, name, next_sequence, rescue_rows, link, link_since, link_reason)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                sink.id,
-                sink.name,
-                sink.next_sequence,
-                sink.rows,
-                sink.link,
-                sink.link_since,
-                sink.link_reason,
-            ),
+            (sink.id, sink.name, *kept),
         )
         if not known:  # the ledger is lost: it starts again with what was waiting
             ledger.add(new, {(ledger.sink_part(sink.name), "appended"): sink.rows})

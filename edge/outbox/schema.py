@@ -3,6 +3,7 @@
 import sqlite3
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from edge.errors import DefinitionError
 
@@ -61,6 +62,10 @@ CREATE TABLE request (
 """
 
 
+# A flipped bit must end in a wrong checksum, not in a decoding error.
+_forgiving = partial(str, encoding="utf-8", errors="replace")
+
+
 def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
     """A writing connection; the file and its tables are created when missing.
 
@@ -69,8 +74,7 @@ def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
     the product wrote it (the file is left untouched).
     """
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    # A flipped bit must end in a wrong checksum, not in a decoding error.
-    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    db.text_factory = _forgiving
     try:
         _check_version(db, path)
         for pragma in (
@@ -98,7 +102,7 @@ def connect_to_rescue(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise sqlite3.OperationalError(f"{path}: there is no such file")
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    db.text_factory = _forgiving
     try:
         user_version(db)
         db.execute("PRAGMA cell_size_check=ON")
@@ -112,9 +116,9 @@ def connect_to_rescue(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A connection of another process that only looks. Keep it short: it holds the WAL."""
     mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(
-        f"file:{path}?{mode}", uri=True, timeout=10, isolation_level=None, check_same_thread=False
-    )
+    db = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, isolation_level=None)
+    db.text_factory = _forgiving
+    return db
 
 
 def user_version(db: sqlite3.Connection) -> int:
