@@ -31,6 +31,7 @@ class Verdict(NamedTuple):
     """What an error means. problem reads `what is wrong (code); what to do`."""
 
     fate: Fate
+    cause: str
     problem: str
 
 
@@ -261,7 +262,8 @@ _BY_CODE: Mapping[str, str] = {
         " KmsOptInRequired KMSAccessDeniedException DisabledException KMSInvalidStateException",
         "missing": "NoSuchBucket NonExistentQueue QueueDoesNotExist QueueDeletedRecently"
         " ResourceNotFoundException 404",
-        "parcel": "EntityTooLarge KeyTooLong KeyTooLongError InvalidMessageContents MessageTooLong",
+        "parcel": "EntityTooLarge KeyTooLong KeyTooLongError InvalidMessageContents"
+        " BatchRequestTooLong",
     }.items()
     for code in codes.split()
 }
@@ -333,7 +335,7 @@ def _verdict(
     problem = text.format(
         service=target.service, name=target.name, code=code, message=message, action=action
     )
-    return Verdict(fate, problem)
+    return Verdict(fate, cause, problem)
 
 
 def _local_mistakes() -> tuple[type[Exception], ...]:

@@ -5,6 +5,7 @@ Tests ask for the fixture `cloud` of conftest.py.
 
 import base64
 import hashlib
+import io
 import json
 import re
 import threading
@@ -141,13 +142,13 @@ class Cloud:
 
     def _serve(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
+        environ["wsgi.input"] = io.BytesIO(request.get_data())  # read here and there
         operation = _operation(request)
         self.calls[operation] += 1
         waiting = self._failures.get(operation)
         failure = waiting.pop(0) if waiting else self._always.get(operation)
         if failure is None:
             return self._app(environ, start_response)
-        request.get_data()
         return _error_answer(request, failure)(environ, start_response)
 
     def send_batch(self, backend: Any, queue_name: str, entries: Any, lenient: Any) -> Any:

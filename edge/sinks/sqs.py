@@ -17,7 +17,7 @@ from edge.aws import AwsService, Target, classify, classify_code, region_of_arn
 from edge.component import Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
-from edge.sinks import Encoded, Receipt, Roll, Sink, split_id
+from edge.sinks import Encoded, Order, Receipt, Roll, Sink, split_id
 from edge.sinks.message import ID_ATTRIBUTE, ID_TYPE, group_names, make_messages, overhead
 from edge.sinks.receipt import join, receipt_for
 
@@ -76,6 +76,10 @@ class SqsSink(Sink, AwsService):
     _identity: bool = PrivateAttr(True)
     _group_by: tuple[str, ...] | None = PrivateAttr(None)
     _found: _Queue | None = PrivateAttr(None)
+
+    def natural_order(self) -> Order:
+        """A FIFO queue keeps the order of the key."""
+        return "key" if self._fifo() else "none"
 
     def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
         """Choose what keeps its order; DefinitionError when key columns do not reach the sink."""
@@ -139,17 +143,17 @@ class SqsSink(Sink, AwsService):
         return parcels[:ENTRIES]
 
     async def _send_batch(self, batch: Sequence[Parcel]) -> Receipt:
-        """One call. A call refused for what it holds is halved until the culprit stands alone."""
+        """One call. One refused for what it may hold is halved until the culprit stands alone."""
         try:
             return await self.call(functools.partial(self._call, batch))
         except Exception as error:
             verdict = classify(error, self._target())
-        if verdict.fate != "never" or len(batch) == 1:
+        if verdict.cause not in ("parcel", "settings") or len(batch) == 1:
             return receipt_for(verdict, batch)
         self._found = None  # asked again: the queue's limit may have been lowered
         half = len(batch) // 2
         first = await self._send_batch(batch[:half])
-        if first.problem:
+        if first.problem and _group(batch[0]) is not None:
             return first
         try:
             return join([first, await self._send_batch(batch[half:])])
