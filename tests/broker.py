@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 class Broker:
-    """One Mosquitto with its files in `folder`.
+    """One Mosquitto with its files in `folder`; as a context manager it runs inside the block.
 
     config: lines added to `listener PORT 127.0.0.1`, or a whole configuration in which `{port}` and
     `{folder}` are replaced, when it has a listener of its own.
@@ -35,6 +35,12 @@ class Broker:
     @property
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Broker":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def start(self) -> "Broker":
         """Start and wait until it answers."""
