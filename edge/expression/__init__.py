@@ -17,7 +17,7 @@ from edge.expression.columns import (
 )
 from edge.expression.meaning import Meaning
 from edge.expression.rowwise import refuse_other_rows
-from edge.expression.tree import dump, load
+from edge.expression.tree import dump, first_line, load
 
 __all__ = [
     "TIMESTAMP",
@@ -88,7 +88,7 @@ def _parse(sql: str, columns: Iterable[str], where: str) -> pl.Expr:
         return pl.sql_expr(sql)
     except PolarsError as error:
         words = [name for name in columns if re.search(rf"\b{re.escape(name)}\b", bare)]
-        fault = str(error).partition("\n")[0]
+        fault = first_line(error)
         clash = next((word for word in words if not _is_plain(word)), None)
         raise DefinitionError(
             f"{where}: {fault}, got {sql!r}"

@@ -8,10 +8,12 @@ from polars.exceptions import PolarsError, StructFieldNotFoundError
 
 from edge.errors import DefinitionError
 from edge.expression.columns import TIMESTAMP, parse_timestamp, probe, type_word
-from edge.expression.tree import Node, dump, function_name, load
+from edge.expression.tree import Node, dump, first_line, function_name, load
 
 _COMPARISONS = frozenset({"Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq"})
 _NULL_SAFE = frozenset({"EqValidity", "NotEqValidity"})
+# polars writes a comparison in this second way when a literal has a decimal point
+_SQL_COMPARISONS = {name: name for name in _COMPARISONS} | {"EqMissing": "EqValidity"}
 _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 _MOMENT = "'2024-05-01T12:00:00Z'"
 
@@ -27,7 +29,7 @@ class Meaning:
         try:
             return self.sample.select(load(node).alias("x")).schema["x"]
         except PolarsError as error:
-            fault = str(error).partition("\n")[0]
+            fault = first_line(error)
             if isinstance(error, StructFieldNotFoundError):
                 fault = f"no field {fault!r} in the value"
             types = ", ".join(f"{name} is {type_word(t)}" for name, t in self.sample.schema.items())
@@ -44,7 +46,8 @@ class Meaning:
         elif kind == "Cast":
             node = self._cast(body)
         elif kind == "Function":
-            node = self._call(body)
+            comparison = _as_comparison(body)
+            node = self._binary(comparison) if comparison else self._call(body)
         return self.widen(node)
 
     def widen(self, node: Node) -> Node:
@@ -54,10 +57,13 @@ class Meaning:
         return node
 
     def _literal(self, node: Node) -> Node:
-        scalar = node["Literal"].get("Scalar")
-        if isinstance(scalar, dict) and "Datetime" in scalar:
-            value, unit, zone = scalar["Datetime"]
-            return {"Literal": {"Scalar": {"Datetime": [value, unit, zone or {"inner": "UTC"}]}}}
+        match node["Literal"]:
+            case {"Scalar": {"Datetime": [value, unit, None]}}:
+                return {"Literal": {"Scalar": {"Datetime": [value, unit, {"inner": "UTC"}]}}}
+            case {"Scalar": {"Decimal": [digits, _, scale]}}:
+                return {"Literal": {"Dyn": {"Float": float(f"{digits}e-{scale}")}}}
+            case {"Series": _}:
+                return _in_floats(node)
         return node
 
     def _binary(self, body: Any) -> Node:
@@ -70,9 +76,13 @@ class Meaning:
 
     def _timely(self, node: Node, other: Node) -> Node:
         """A literal that is compared with a point in time, as one."""
-        if "Literal" not in node or not isinstance(self.dtype(other), pl.Datetime | pl.Date):
+        if not isinstance(self.dtype(other), pl.Datetime | pl.Date):
             return node
         dtype = self.dtype(node)
+        if dtype == pl.String and "Literal" not in node:
+            raise DefinitionError(
+                f"{self.where}: a point in time is compared with text; write CAST(… AS TIMESTAMP)"
+            )
         if dtype.is_numeric():
             raise DefinitionError(
                 f"{self.where}: a point in time is compared with a number; write it as {_MOMENT}"
@@ -111,7 +121,14 @@ class Meaning:
         _, variant = function_name(body)
         if variant == "IsIn":
             inputs = [self._without_nan(inputs[0]), self._timely_list(inputs[1], inputs[0])]
+        if body["function"] == {"Sql": {"Binary": "IntDiv"}} and self._any_float(inputs):
+            # polars' own cast to a whole number fails for NaN and infinity
+            left, right = map(load, inputs)
+            return dump((left / right).cast(pl.Int64, strict=False))
         return {"Function": body | {"input": inputs, "function": _lenient(body["function"])}}
+
+    def _any_float(self, nodes: list[Node]) -> bool:
+        return any(self.dtype(node).is_float() for node in nodes)
 
     def _timely_list(self, node: Node, other: Node) -> Node:
         if not isinstance(self.dtype(other), pl.Datetime) or "Literal" not in node:
@@ -122,6 +139,25 @@ class Meaning:
             return node
         moments = [self._moment(text) for text in texts.drop_nulls()]
         return dump(pl.lit(pl.Series([moments], dtype=pl.List(TIMESTAMP))))
+
+
+def _as_comparison(body: Any) -> Any:
+    """`{"left": ..., "op": "Gt", "right": ...}` where the function is a comparison, else None."""
+    match body:
+        case {"input": [left, right], "function": {"Sql": {"Binary": str(name)}}}:
+            op = _SQL_COMPARISONS.get(name)
+            return op and {"left": left, "op": op, "right": right}
+    return None
+
+
+def _in_floats(node: Node) -> Node:
+    """A list of literals, of which those with a decimal point are floats and not decimals."""
+    values = pl.select(load(node)).to_series()
+    inner = values.dtype.inner if isinstance(values.dtype, pl.List) else values.dtype
+    if not isinstance(inner, pl.Decimal):
+        return node
+    wanted = pl.List(pl.Float64) if isinstance(values.dtype, pl.List) else pl.Float64
+    return dump(pl.lit(values.cast(wanted)))
 
 
 def _in_utc(given: Any) -> Any:

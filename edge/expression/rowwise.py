@@ -11,8 +11,10 @@ from edge.expression.tree import Node, children, dump, function_name, load
 # Functions that look at one row only: a whole family, or one of its members. What polars adds
 # later is refused until somebody has looked at it.
 _FUNCTIONS = """
-Abs Atan2 Ceil Coalesce Exp FillNull Floor Log Log1p MaxHorizontal MinHorizontal Pow Round Sign Sql
-TemporalExpr Trigonometry Truncate StructExpr.FieldByName Bitwise.CountOnes Bitwise.CountZeros
+Abs Atan2 Ceil Clip Coalesce Exp FillNull Floor Log Log1p MaxHorizontal MinHorizontal Pow Round
+Sign
+Sql.Binary Sql.IsIn Sql.Round Sql.ToFloat TemporalExpr Trigonometry Truncate
+StructExpr.FieldByName Bitwise.CountOnes Bitwise.CountZeros
 Boolean.IsFinite Boolean.IsIn Boolean.IsInfinite Boolean.IsNan Boolean.IsNotNan Boolean.IsNotNull
 Boolean.IsNull Boolean.Not
 ListExpr.Contains ListExpr.Get ListExpr.Join ListExpr.Length ListExpr.Max ListExpr.Mean ListExpr.Min

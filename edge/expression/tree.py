@@ -22,6 +22,11 @@ def dump(expr: pl.Expr) -> Node:
     return node
 
 
+def first_line(error: Exception) -> str:
+    """What polars says, without the parse trees it may say it with."""
+    return str(error).partition("\n")[0][:160]
+
+
 def function_name(body: Any) -> tuple[str, str]:
     """Family and variant of a Function node: `("StringExpr", "Uppercase")`, `("Abs", "")`."""
     given = body["function"]

@@ -1,0 +1,271 @@
+"""One case per operator: its options, and the same thing as a plain loop over rows."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from math import isfinite, isnan
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from edge.component import Stream
+from edge.expression import TIMESTAMP
+from edge.operators import Operator, find_operator
+
+Row = dict[str, Any]
+SWEEP = 8
+"""The tests sweep memories after this many rows."""
+
+COLUMNS = pl.Schema(
+    {
+        "ts": TIMESTAMP,
+        "device": pl.String(),
+        "x": pl.Float64(),
+        "n": pl.Int64(),
+        "status": pl.String(),
+        "ok": pl.Boolean(),
+        "edge_received": TIMESTAMP,
+    }
+)
+STREAM = Stream(time="ts", key=("device",))
+
+
+class Case(NamedTuple):
+    """loop: what the operator must give, from all rows of a stream at once."""
+
+    operator: str
+    options: Any
+    loop: Callable[[list[Row]], Iterable[Row]]
+
+    def make(self) -> tuple[Operator, pl.Schema]:
+        operator = find_operator(self.operator).model_validate(self.options)
+        assert isinstance(operator, Operator)
+        return operator, operator.bind(COLUMNS, STREAM)
+
+
+def add_double(row: Row) -> list[Row] | Row | None:
+    """What the `rows: true` case calls."""
+    if row["n"] is None:
+        return None
+    double = row | {"n": row["n"] * 2}
+    return [row, double] if row["ok"] else double
+
+
+def warm_only(frame: pl.DataFrame) -> pl.DataFrame:
+    """What the case over columns calls."""
+    warm = frame.filter(pl.col("n") > 0).with_columns(y=pl.col("n") * 0.5)
+    return warm.select("ts", "device", "n", "edge_received", "y")
+
+
+def _number(value: float | None) -> bool:
+    return value is not None and not isnan(value)
+
+
+def _filter(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if (_number(row["x"]) and row["x"] > 1.0) or row["status"] == "ok":
+            yield row
+
+
+def _not_above(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if _number(row["x"]) and not row["x"] > 1.0:
+            yield row
+
+
+def _since(rows: list[Row]) -> Iterator[Row]:
+    start = datetime(2024, 5, 1, 0, 1, tzinfo=UTC)
+    for row in rows:
+        if row["ts"] is not None and row["ts"] >= start:
+            yield row
+
+
+def _derive(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        n = None if row["n"] is None else row["n"] * 2
+        high = None if n is None else n > 4
+        size = None if row["status"] is None else len(row["status"]) - 5
+        level = "high" if high else "low"
+        yield row | {"n": n, "high": high, "size": size, "level": level}
+
+
+def _cast(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        x, n, ok = row["x"], row["n"], row["ok"]
+        whole = int(x) if x is not None and isfinite(x) and abs(x) < 2**63 else None
+        number = None if ok is None else float(ok)
+        text = None if n is None else str(n)
+        yield row | {"x": whole, "n": text, "ok": number, "status": None}
+
+
+def _select(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        yield {"x": row["x"], "ts": row["ts"]}
+
+
+def _drop(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        yield {name: value for name, value in row.items() if name not in ("n", "ok")}
+
+
+def _rename(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        names = {"x": "n", "n": "x"}
+        yield {names.get(name, name): value for name, value in row.items()}
+
+
+def _kind(value: float | None) -> str:
+    if value is None or isnan(value):
+        return str(value)
+    return "number" if isfinite(value) else str(value)
+
+
+class _Deadband:
+    """The plain loop of `deadband`, with the forgetting of keys."""
+
+    def __init__(self, band: Callable[[float], float], beat: int | None, limit: int) -> None:
+        self.band = band
+        self.beat = None if beat is None else timedelta(seconds=beat)
+        self.limit = limit
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        last: dict[Any, tuple[float | None, datetime | None]] = {}
+        for count, row in enumerate(rows, 1):
+            key, x, now = row["device"], row["x"], row["ts"]
+            if key not in last or self._passes(x, now, *last[key]):
+                yield row
+                last[key] = (x, now or (last[key][1] if key in last else None))
+            if count % SWEEP == 0:
+                for key in _oldest(last, lambda key: last[key][1])[: -self.limit]:
+                    del last[key]
+
+    def _passes(self, x: Any, now: Any, last: Any, seen: Any) -> bool:
+        if self.beat and now and (seen is None or now - seen >= self.beat):
+            return True
+        if _kind(x) != _kind(last):
+            return True
+        return _kind(x) == "number" and abs(x - last) > self.band(last)
+
+
+def _oldest(keys: Iterable[Any], time: Callable[[Any], datetime | None]) -> list[Any]:
+    """As texts the keys sort `"a"` < `"b"` < null, in JSON."""
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    return sorted(keys, key=lambda key: (time(key) is not None, time(key) or start, _text(key)))
+
+
+def _text(key: Any) -> str:
+    parts = key if isinstance(key, tuple) else (key,)
+    return ",".join("null" if part is None else f'"{part}"' for part in parts)
+
+
+class _Dedupe:
+    """The plain loop of `dedupe` over device and status, with the forgetting of rows."""
+
+    def __init__(self, within: int | None, count: int | None, limit: int) -> None:
+        self.within = within and timedelta(seconds=within)
+        self.count = count
+        self.limit = limit
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        kept: list[tuple[Any, Any, Any]] = []  # series, what is compared, event time
+        for position, row in enumerate(rows, 1):
+            item = (row["device"], (row["device"], row["status"]), row["ts"])
+            if not self._known(kept, *item):
+                yield row
+                if self.count or row["ts"]:
+                    kept.append(item)
+            if position % SWEEP == 0:
+                kept = self._limited(kept)
+
+    def _reach(self, kept: list[Any], series: Any, now: Any) -> list[Any]:
+        """The kept rows of the series that still count, newest of each kind only."""
+        mine = [item for item in kept if item[0] == series]
+        if self.count:
+            return mine[-self.count :]
+        newest = max(item[2] for item in [*mine, (None, None, now)] if item[2])
+        return [item for item in mine if newest - item[2] < self.within]
+
+    def _known(self, kept: list[Any], series: Any, what: Any, now: Any) -> bool:
+        if self.within and now is None:
+            return False
+        equal = [item for item in self._reach(kept, series, now) if item[1] == what]
+        if self.count or not equal:
+            return bool(equal)
+        return bool(max(item[2] for item in equal) - now < self.within)
+
+    def _limited(self, kept: list[Any]) -> list[Any]:
+        alive = []
+        for series in {item[0] for item in kept}:
+            alive += self._reach(kept, series, None)
+        newest: dict[Any, Any] = {}
+        for _, what, now in alive:
+            if what is not None:
+                newest[what] = now if self.count else max(now, newest.get(what, now))
+        gone = _oldest(newest, lambda what: newest[what])[: -self.limit]
+        # a forgotten row still counts among the last ones kept, unless it was the very last
+        left = [(item[0], None if item[1] in gone else item[1], item[2]) for item in alive]
+        last = {item[0]: index for index, item in enumerate(left) if item[1] is not None}
+        return [
+            item
+            for index, item in enumerate(left)
+            if index <= last.get(item[0], -1) and (item[1] is not None or self.count)
+        ]
+
+
+def _rows(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        answer = add_double(row)
+        if isinstance(answer, list):
+            yield from answer
+        elif answer is not None:
+            yield answer
+
+
+def _columns(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if row["n"] is not None and row["n"] > 0:
+            kept = {name: row[name] for name in ("ts", "device", "n", "edge_received")}
+            yield {"y": row["n"] * 0.5} | kept
+
+
+CASES = [
+    Case("filter", "x > 1.0 OR status = 'ok'", _filter),
+    Case("filter", "NOT x > 1.0", _not_above),
+    Case("filter", "ts >= '2024-05-01T00:01:00Z'", _since),
+    Case(
+        "derive",
+        {
+            "n": "n * 2",
+            "high": "n > 4",
+            "size": "LENGTH(status) - 5",
+            "level": "CASE WHEN high THEN 'high' ELSE 'low' END",
+        },
+        _derive,
+    ),
+    Case("select", ["x", "ts"], _select),
+    Case("drop", ["n", "ok"], _drop),
+    Case("rename", {"x": "n", "n": "x"}, _rename),
+    Case("cast", {"x": "int", "n": "str", "ok": "float", "status": "timestamp"}, _cast),
+    Case("deadband", {"column": "x", "change": 0.5}, _Deadband(lambda last: 0.5, None, 9)),
+    Case(
+        "deadband",
+        {"column": "x", "change": "10%", "heartbeat": "1m", "max_keys": 1},
+        _Deadband(lambda last: abs(last) * 0.1, 60, 1),
+    ),
+    Case("dedupe", {"columns": ["status"], "within": "1m"}, _Dedupe(60, None, 99)),
+    Case(
+        "dedupe",
+        {"columns": ["status"], "within": "1m", "max_rows": 2},
+        _Dedupe(60, None, 2),
+    ),
+    Case("dedupe", {"columns": ["status"], "count": 1}, _Dedupe(None, 1, 99)),
+    Case("dedupe", {"columns": ["status"], "count": 2, "max_rows": 3}, _Dedupe(None, 2, 3)),
+    Case("python", {"function": f"{__name__}:add_double", "rows": True}, _rows),
+    Case(
+        "python",
+        {
+            "function": warm_only,
+            "columns": {"y": "float", "ts": "timestamp", "device": "str", "n": "int"},
+        },
+        _columns,
+    ),
+]
