@@ -95,12 +95,15 @@ def _from_datetime(values: pl.Series, zone: str) -> pl.Series:
 
 
 def _from_number(values: pl.Series, unit: int) -> pl.Series:
-    inside = ((values >= 0) & (values < _END * unit)).fill_null(False)
-    if not inside.all():
+    # Least and greatest first: a mask is made only where one of them is outside.
+    least: Any = values.min()
+    greatest: Any = values.max()
+    if least is not None and not (least >= 0 and greatest < _END * unit):
+        inside = ((values >= 0) & (values < _END * unit)).fill_null(False)
         values = values.set(~inside, None)
     micros = values // 1000 if unit == 10**9 else values * (10**6 // unit)
     if micros.dtype.is_float():
-        micros = micros.round(0)
+        micros = micros + 0.5  # the cast cuts off
     return micros.cast(pl.Int64, strict=False).cast(TIMESTAMP)
 
 
@@ -148,11 +151,16 @@ def _in_utc(local: pl.Series, zone: str) -> pl.Series:
 
 
 def _read_one(value: str | None, zone: str) -> datetime | None:
-    """The rarer forms of ISO 8601 that Python knows: a date alone, no seconds, no punctuation."""
+    """The rarer forms of ISO 8601 that Python knows: a date alone, no seconds, no punctuation.
+
+    Digits alone are none: they may have been a number.
+    """
+    if value is None or value.isdigit():
+        return None
     try:
-        moment = datetime.fromisoformat(value.strip()) if value is not None else None
-        if moment is None or moment.tzinfo is not None:
-            return moment.astimezone(UTC) if moment else None
+        moment = datetime.fromisoformat(value.strip())
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     aware: Any = _in_utc(pl.Series([moment], dtype=pl.Datetime("us")), zone)[0]

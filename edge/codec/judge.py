@@ -1,7 +1,7 @@
 """One JSON object looked at in Python: what is wrong with it, or its fields written anew."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -23,8 +23,18 @@ class Judge:
         self._fields = [(name, spec.type, spec.steps(name)) for name, spec in fields.items()]
         self._rows = tuple(rows.split(_MARK)) if rows else ()
 
-    def rewrite(self, value: dict[str, Any]) -> bytes:
-        """The declared fields alone, in exact types: 5 for 5.0. Raises Misfit."""
+    def rewrite(self, text: bytes) -> bytes:
+        """The declared fields of a JSON object alone, in exact types: 5 for 5.0. Raises Misfit."""
+        return self._rewrite(orjson.loads(text))
+
+    def rewrite_first(self, text: bytes) -> bytes:
+        """`rewrite`, where of a key that occurs twice the first value counts, as in polars."""
+        try:
+            return self._rewrite(json.loads(text, object_pairs_hook=_first_wins))
+        except (ValueError, RecursionError) as error:
+            raise Misfit(f"payload is not JSON: {error}") from error
+
+    def _rewrite(self, value: dict[str, Any]) -> bytes:
         if not self._rows:
             return orjson.dumps(self._rebuilt([value]))
         name = _MARK.join(self._rows)
@@ -40,14 +50,7 @@ class Judge:
         _put(rebuilt, self._rows, [self._rebuilt([element, value]) for element in elements])
         return orjson.dumps(rebuilt)
 
-    def rewrite_first(self, text: bytes) -> bytes:
-        """`rewrite` of JSON text, where of a key that occurs twice the first value counts."""
-        try:
-            return self.rewrite(json.loads(text, object_pairs_hook=_first_wins))
-        except (ValueError, RecursionError) as error:
-            raise Misfit(f"payload is not JSON: {error}") from error
-
-    def lacks(self, value: dict[str, Any], names: Sequence[str]) -> bool:
+    def lacks(self, value: dict[str, Any], names: Collection[str]) -> bool:
         """Whether none of the fields called `names` is there with a value other than null."""
         try:
             return all(

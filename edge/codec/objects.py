@@ -1,7 +1,7 @@
 """JSON payloads -> columns: all together in polars, and one by one in Python where that fails."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 
 import orjson
 import polars as pl
@@ -25,12 +25,8 @@ _RAW_TYPES: Mapping[str, pl.DataType] = {
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
-class _Object(NamedTuple):
-    """A payload that is a JSON object: its number, a text without line breaks, and its value."""
-
-    number: int
-    text: bytes
-    value: dict[str, Any]
+_Texts = dict[int, bytes]
+"""Payloads by number, in order, each on one line."""
 
 
 class ObjectReader:
@@ -60,7 +56,7 @@ class ObjectReader:
         if not self._has_json and _is_plain(joined) and joined.count(b"\n") == len(payloads) - 1:
             frame = self._parse(joined, len(payloads))
             if frame is not None:
-                return self._without_misread(frame, payloads)
+                return self._without_misread(frame, payloads, joined)
         return self._screen(payloads)
 
     def read_lines(self, block: bytes) -> Raw | None:
@@ -69,7 +65,9 @@ class ObjectReader:
         if self._has_json or not _is_plain(block):
             return None
         frame = self._parse(block, count)
-        return self._raw(frame) if frame is not None and self._misread(frame) is None else None
+        if frame is None or (self._nests(block, count) and self._misread(frame) is not None):
+            return None
+        return self._raw(frame)
 
     def _parse(self, joined: bytes, count: int, strict: bool = True) -> pl.DataFrame | None:
         """`count` lines as one column per field; None when polars cannot read them all.
@@ -102,7 +100,8 @@ class ObjectReader:
 
     def _raw(self, frame: pl.DataFrame, rejects: Mapping[int, str] | None = None) -> Raw:
         origin = frame[_ORIGIN] if _ORIGIN in frame.columns else None
-        return Raw(frame.select(self._names), origin, rejects or {})
+        fields = frame if frame.columns == self._names else frame.select(self._names)
+        return Raw(fields, origin, rejects or {})
 
     def _misread(self, frame: pl.DataFrame) -> pl.Series | None:
         """Mask of rows that polars may have misread without a word; None if there is none.
@@ -114,8 +113,14 @@ class ObjectReader:
             masks += [frame[name].str.starts_with(mark).fill_null(False) for mark in "{["]
         return _either(masks)
 
-    def _without_misread(self, frame: pl.DataFrame, payloads: Sequence[bytes]) -> Raw:
-        doubts = self._misread(frame)
+    def _nests(self, joined: bytes, count: int) -> bool:
+        """Whether `count` objects may hold arrays or objects; if not, none is misread."""
+        return bool(self._rows) or b"[" in joined or joined.count(b"{") != count
+
+    def _without_misread(
+        self, frame: pl.DataFrame, payloads: Sequence[bytes], joined: bytes
+    ) -> Raw:
+        doubts = self._misread(frame) if self._nests(joined, len(payloads)) else None
         if doubts is None:
             return self._raw(frame)
         rejects: dict[int, str] = {}
@@ -130,95 +135,81 @@ class ObjectReader:
     def _screen(self, payloads: Sequence[bytes]) -> Raw:
         """A batch in which something is wrong: its good payloads, and the others' reasons."""
         rejects: dict[int, str] = {}
-        objects = list(_objects(payloads, rejects))
+        texts = _objects(payloads, rejects)
+        frames: list[pl.DataFrame] = []
         if self._has_json:
-            frames: list[pl.DataFrame] = []
-            texts = self._rewritten(objects, lambda one: self._judge.rewrite(one.value), rejects)
+            texts = self._rewritten(texts, self._judge.rewrite, rejects)
         else:
-            frames, suspects = self._read_leniently(objects)
-            texts = self._rewritten(
-                suspects, lambda one: self._judge.rewrite_first(one.text), rejects
-            )
+            frames, suspects = self._read_leniently(texts)
+            texts = self._rewritten(suspects, self._judge.rewrite_first, rejects)
         frames += self._read_exactly(texts, rejects)
         whole = pl.concat(frames) if frames else self._nothing()
         return self._raw(whole.sort(_ORIGIN, maintain_order=True), rejects)
 
     def _rewritten(
-        self,
-        objects: Sequence[_Object],
-        rewrite: Callable[[_Object], bytes],
-        rejects: dict[int, str],
-    ) -> list[tuple[int, bytes]]:
-        texts = []
-        for one in objects:
+        self, texts: _Texts, rewrite: Callable[[bytes], bytes], rejects: dict[int, str]
+    ) -> _Texts:
+        rewritten: _Texts = {}
+        for number, text in texts.items():
             try:
-                texts.append((one.number, rewrite(one)))
+                rewritten[number] = rewrite(text)
             except Misfit as misfit:
-                rejects[one.number] = str(misfit)
-        return texts
+                rejects[number] = str(misfit)
+        return rewritten
 
-    def _read_leniently(
-        self, objects: Sequence[_Object]
-    ) -> tuple[list[pl.DataFrame], list[_Object]]:
+    def _read_leniently(self, texts: _Texts) -> tuple[list[pl.DataFrame], _Texts]:
         """Rows of the payloads that polars reads as they stand, and the payloads in doubt.
 
-        Halved only for what orjson takes and polars does not, such as 1e400.
+        Halved only for what orjson takes and polars does not.
         """
-        if not objects:
-            return [], []
-        joined = b"\n".join(one.text for one in objects)
-        frame = self._parse(joined, len(objects), strict=False)
+        if not texts:
+            return [], {}
+        frame = self._parse(b"\n".join(texts.values()), len(texts), strict=False)
         if frame is not None:
-            return self._divided(_numbered(frame, [one.number for one in objects]), objects)
-        if len(objects) == 1:
-            return [], list(objects)
-        half = len(objects) // 2
-        left, right = self._read_leniently(objects[:half]), self._read_leniently(objects[half:])
-        return left[0] + right[0], left[1] + right[1]
+            return self._divided(_numbered(frame, list(texts)), texts)
+        if len(texts) == 1:
+            return [], texts
+        (left, doubts), (right, more) = map(self._read_leniently, _halves(texts))
+        return left + right, doubts | more
 
-    def _divided(
-        self, frame: pl.DataFrame, objects: Sequence[_Object]
-    ) -> tuple[list[pl.DataFrame], list[_Object]]:
+    def _divided(self, frame: pl.DataFrame, texts: _Texts) -> tuple[list[pl.DataFrame], _Texts]:
         misread = self._misread(frame)
         doubted = set(frame[_ORIGIN].filter(misread)) if misread is not None else set()
         empty = [name for name in self._names if frame[name].null_count()]
         if empty:
-            doubted |= self._with_lost_values(frame, empty, objects)
+            doubted |= self._with_lost_values(frame, empty, texts)
         if not doubted:
-            return [frame], []
+            return [frame], {}
         kept = frame.filter(~frame[_ORIGIN].is_in(list(doubted)))
-        return [kept], [one for one in objects if one.number in doubted]
+        return [kept], {number: texts[number] for number in sorted(doubted)}
 
     def _with_lost_values(
-        self, frame: pl.DataFrame, names: Sequence[str], objects: Sequence[_Object]
+        self, frame: pl.DataFrame, names: Sequence[str], texts: _Texts
     ) -> set[int]:
         """Payloads with a value where polars gave null."""
         flags = frame.select(_ORIGIN, *(pl.col(name).is_null() for name in names))
         flags = flags.filter(pl.any_horizontal(names))
         if self._rows:
             return set(flags[_ORIGIN])
-        values = {one.number: one.value for one in objects}
         lost = set()
-        for index, *nulls in flags.iter_rows():
-            absent = [name for name, null in zip(names, nulls, strict=True) if null]
-            if not self._judge.lacks(values[index], absent):
-                lost.add(index)
+        for number, *nulls in flags.iter_rows():
+            absent = set(compress(names, nulls))
+            if not self._judge.lacks(orjson.loads(texts[number]), absent):
+                lost.add(number)
         return lost
 
-    def _read_exactly(
-        self, texts: Sequence[tuple[int, bytes]], rejects: dict[int, str]
-    ) -> list[pl.DataFrame]:
+    def _read_exactly(self, texts: _Texts, rejects: dict[int, str]) -> list[pl.DataFrame]:
         """Rows of payloads that Python has checked and written anew."""
         if not texts:
             return []
-        frame = self._parse(b"\n".join(text for _, text in texts), len(texts))
+        frame = self._parse(b"\n".join(texts.values()), len(texts))
         if frame is not None:
-            return [_numbered(frame, [index for index, _ in texts])]
+            return [_numbered(frame, list(texts))]
         if len(texts) == 1:
-            rejects[texts[0][0]] = "payload cannot be read"
+            rejects.update(dict.fromkeys(texts, "payload cannot be read"))
             return []
-        half = len(texts) // 2
-        return self._read_exactly(texts[:half], rejects) + self._read_exactly(texts[half:], rejects)
+        left, right = _halves(texts)
+        return self._read_exactly(left, rejects) + self._read_exactly(right, rejects)
 
     def _nothing(self) -> pl.DataFrame:
         return _numbered(self._flatten(pl.DataFrame(schema=self._schema)), [])
@@ -234,19 +225,43 @@ def _is_plain(joined: bytes) -> bool:
     return b"\\" not in joined or not (b"\\ud" in joined or b"\\uD" in joined)
 
 
-def _objects(payloads: Sequence[bytes], rejects: dict[int, str]) -> Iterator[_Object]:
-    for index, payload in enumerate(payloads):
-        text = payload.removeprefix(_BOM)
+def _objects(payloads: Sequence[bytes], rejects: dict[int, str]) -> _Texts:
+    """The payloads that are JSON objects; the others go to `rejects`."""
+    texts = dict(enumerate(payloads))
+    loads = orjson.loads
+    odd = []
+    for number, payload in enumerate(payloads):
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            rejects[index] = f"payload is not JSON: {error}"
-            continue
-        if type(value) is dict:
-            # In valid JSON a line break stands only where a blank may stand.
-            yield _Object(index, text.replace(b"\n", b" ") if b"\n" in text else text, value)
-        else:
-            rejects[index] = f"payload must be a JSON object, got {shown(value)}"
+            if type(loads(payload)) is not dict or b"\n" in payload:
+                odd.append(number)
+        except orjson.JSONDecodeError:
+            odd.append(number)
+    for number in odd:
+        try:
+            texts[number] = _object(payloads[number])
+        except Misfit as misfit:
+            rejects[number] = str(misfit)
+            del texts[number]
+    return texts
+
+
+def _object(payload: bytes) -> bytes:
+    """A JSON object on one line, without a byte order mark. Raises Misfit."""
+    text = payload.removeprefix(_BOM)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Misfit(f"payload is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise Misfit(f"payload must be a JSON object, got {shown(value)}")
+    # In valid JSON a line break stands only where a blank may stand.
+    return text.replace(b"\n", b" ")
+
+
+def _halves(texts: _Texts) -> tuple[_Texts, _Texts]:
+    items = list(texts.items())
+    half = len(items) // 2
+    return dict(items[:half]), dict(items[half:])
 
 
 def _schema(types: Mapping[tuple[str, ...], pl.DataType]) -> dict[str, pl.DataType]:

@@ -42,8 +42,12 @@ class Decoded(NamedTuple):
 
 def settle(raw: Raw, fields: Mapping[str, FieldSpec], zone: str) -> Decoded:
     """Columns in the types of `fields`; payloads with a value that is missing or misfits go."""
-    columns = [convert(raw.frame[name], field, zone) for name, field in fields.items()]
-    frame = pl.DataFrame([column.alias(name) for name, column in zip(fields, columns, strict=True)])
+    frame = raw.frame.clone()
+    for place, (name, field) in enumerate(fields.items()):
+        given = raw.frame.to_series(place)
+        column = convert(given, field, zone)
+        if column is not given:
+            frame.replace_column(place, column.alias(name))
     bad = _bad_rows(raw.frame, frame, fields)
     if bad is None:
         return Decoded(frame, raw.origin, sorted(raw.rejects.items()))
