@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edge.cli import definition, outbox, parts, processor
+from edge.cli import definition, outbox, parts, processor, status
 from edge.cli.screen import Commands
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
@@ -24,7 +24,7 @@ def application(styled: bool = False) -> typer.Typer:
         rich_markup_mode="markdown" if styled else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (processor, definition, parts, outbox):
+    for group in (processor, definition, parts, status, outbox):
         group.add_to(app)
     return app
 

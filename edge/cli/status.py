@@ -1,0 +1,149 @@
+"""The command that shows how pipelines stand: status."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.screen import put, put_json, put_table, terminal
+from edge.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EVERY = 1.0  # seconds between two looks of --watch
+
+Place = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A definition, or the folder of its outbox.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command()(status)
+
+
+def status(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A definition or an outbox folder; default all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
+) -> None:
+    """Show depth, oldest age, link state and hours until full.
+
+    Looks at the outbox from outside: it works while the processor runs and while it does not.
+    """
+    folders = [outbox_of(file)] if file else _all_outboxes()
+    if not watch:
+        _put(_look(folders), as_json)
+        return
+    try:
+        _watch(folders, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def outbox_of(place: Path) -> Path:
+    """The outbox folder of a definition, or `place` itself where that is a folder."""
+    from edge.pipeline import load
+
+    return place if place.is_dir() else load(place).outbox_folder()
+
+
+def _all_outboxes() -> list[Path]:
+    state = Path(os.environ.get("EDGE_STATE_DIR") or "var")
+    found = sorted(file.parent for file in state.glob("*/outbox.sqlite"))
+    if not found:
+        raise DefinitionError(
+            f"status: there is no outbox below {state}; name a definition, or set EDGE_STATE_DIR"
+        )
+    return found
+
+
+def _look(folders: list[Path]) -> dict[str, Any]:
+    from edge.outbox import inspection
+
+    now = time.time_ns() // 1000
+    return {folder.name: inspection.status(folder, now) for folder in folders}
+
+
+def _put(seen: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        put_json(seen)
+        return
+    for name, found in seen.items():
+        put(_headline(name, found))
+        put_table(_COLUMNS, _rows(found))
+
+
+def _watch(folders: list[Path], as_json: bool) -> None:
+    from rich.live import Live
+
+    console = terminal()
+    if as_json or not console.is_terminal:
+        while True:
+            _put(_look(folders), as_json)
+            time.sleep(EVERY)
+    with Live(console=console, refresh_per_second=4, screen=True) as live:
+        while True:
+            live.update(_drawn(_look(folders)))
+            time.sleep(EVERY)
+
+
+def _drawn(seen: Mapping[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn: list[RenderableType] = []
+    for name, found in seen.items():
+        table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for row in _rows(found):
+            table.add_row(*row, style="" if row[1] == "up" else "yellow")
+        drawn += [Text(_headline(name, found), style="bold"), table, Text()]
+    return Group(*drawn)
+
+
+_COLUMNS = ("sink", "link", "waiting", "bytes", "oldest", "delivered", "quarantined", "reason")
+
+
+def _headline(name: str, found: Mapping[str, Any]) -> str:
+    from edge.component import format_size
+
+    room = found["outbox"]
+    hours = room["hours_until_full"]
+    full = "" if hours is None else f", full in {hours:.1f} h"
+    most = f" of {format_size(room['max_bytes'])}" if room["max_bytes"] else ""
+    words = [
+        f"{name}: {found['rows_read']:,} rows read, {found['rows_rejected']:,} rejected",
+        f"outbox {format_size(room['bytes'])}{most}{full}",
+        *(f"does not balance: {equation}" for equation in found["imbalances"]),
+    ]
+    return "; ".join(words)
+
+
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [_row(name, sink) for name, sink in found["sinks"].items()]
+
+
+def _row(name: str, sink: Mapping[str, Any]) -> tuple[str, ...]:
+    from datetime import timedelta
+
+    from edge.component import format_duration, format_size
+
+    oldest = sink["oldest_seconds"]
+    return (
+        name,
+        sink["link"] or "not tried",
+        f"{sink['buffered_rows']:,} rows",
+        format_size(sink["buffered_bytes"]),
+        "" if oldest is None else format_duration(timedelta(seconds=round(oldest))),
+        f"{sink['delivered_rows']:,} rows",
+        f"{sink['quarantined_rows']:,} rows" if sink["quarantined_rows"] else "",
+        sink["link_reason"] or "",
+    )
