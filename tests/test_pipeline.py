@@ -344,7 +344,7 @@ ONE_FAULT = [
     ("tests:\n", "acknowledge: committed\ntests:\n",
      ":54: acknowledge: is an option of the source; write it below `source:`"),
     ("batch: {rows: 10000", "batch: {rows: ${ROWS}",
-     ":53: is not YAML: within { } and [ ] put quotes around a text with ${NAME}"),
+     ":53: is not YAML: within { } and [ ] a text with { needs quotes"),
 ]  # fmt: skip
 
 

@@ -31,8 +31,8 @@ class Endpoint(Component):
         description="`mqtt://host:port` (port 1883), or `mqtts://host:port` with TLS (port 8883)",
         examples=["mqtt://localhost:1883"],
     )
-    username: str | None = None
-    password: SecretStr | None = None
+    username: str | None = Field(default=None, description="Name the broker knows the client by")
+    password: SecretStr | None = Field(default=None, description="Its password; never printed")
     ca: Path | None = Field(
         default=None, description="PEM file to trust instead of the system's certificates"
     )

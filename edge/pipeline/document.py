@@ -197,7 +197,7 @@ def _syntax_fault(file: str, error: yaml.MarkedYAMLError) -> Fault:
     elif "mapping values are not allowed" in problem:
         problem = "a second ': ' in one line; quote the text, or start a new line"
     elif "flow" in (error.context or "") and "got '{'" in problem:
-        problem = "within { } and [ ] put quotes around a text with ${NAME}"
+        problem = "within { } and [ ] a text with { needs quotes"
     elif error.context:
         problem = f"{problem} {error.context}"
     return Fault("", f"is not YAML: {problem}", file, mark.line + 1 if mark else None)

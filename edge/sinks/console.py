@@ -21,6 +21,10 @@ STDOUT = 1
 class ConsoleSink(Sink):
     """Prints rows as NDJSON to standard output.
 
+    ```yaml
+    console:
+    ```
+
     Rows are delivered once the pipe, file or terminal took them; a parcel cut off in between is
     printed again, and `edge_id` tells. While standard output is closed or full the rows are kept.
     """

@@ -21,6 +21,13 @@ from edge.sinks.receipt import join
 class FileSink(Partitioned):
     """Writes one file per parcel below a folder: ndjson, csv, parquet or json, Hive partitions.
 
+    ```yaml
+    file:
+      path: out/lake
+      format: parquet
+      partition: [date]
+    ```
+
     A file appears under its name once it is complete and safe on the disk. Sending a parcel again
     finds its file and leaves it. A full or missing disk is waited for.
     """

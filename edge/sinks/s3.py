@@ -37,6 +37,14 @@ _CONTENT_TYPES = {
 class S3Sink(Partitioned, AwsService):
     """Puts one object per parcel: ndjson, csv, parquet or json, with Hive partitions.
 
+    ```yaml
+    s3:
+      bucket: plant-lake
+      prefix: readings/
+      format: parquet
+      partition: [date]
+    ```
+
     An object is put only where none is (`If-None-Match`), and carries the SHA-256 of its bytes, so
     a repeat after a lost answer leaves one object. Needs s3:PutObject on the prefix; with
     s3:GetObject a key that is taken can be looked at.

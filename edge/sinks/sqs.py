@@ -54,6 +54,11 @@ class _Queue(NamedTuple):
 class SqsSink(Sink, AwsService):
     """Sends rows as JSON messages to an SQS queue.
 
+    ```yaml
+    sqs:
+      queue: plant-alarms
+    ```
+
     A message is one row as a JSON object, or with `pack` a JSON array of rows. Each carries
     `edge_id` as an attribute, by which a consumer drops repeats: SQS delivers at least once, and a
     FIFO queue recognises a repeat only within five minutes. A FIFO queue gets the key of the row

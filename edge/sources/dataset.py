@@ -52,6 +52,11 @@ class _Place(NamedTuple):
 class DatasetSource(Source):
     """Reads files once, from the first row to the last, in the order of their names.
 
+    ```yaml
+    dataset:
+      path: data/*.csv
+    ```
+
     After a stop or a crash it goes on at the exact row after the last committed one. A compressed
     file is read from its start to get there, without being decoded. What happened to the files in
     the meantime:

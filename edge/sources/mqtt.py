@@ -38,6 +38,15 @@ def _qos(value: object) -> object:
 class MqttSource(Endpoint, Source):
     """Reads topics of an MQTT broker.
 
+    ```yaml
+    mqtt:
+      url: mqtts://broker.example:8883
+      topics:
+        - plant/{line}/{device}/telemetry
+      username: edge
+      password: ${MQTT_PASSWORD:-}
+    ```
+
     Delivery: at QoS 1 a message is acknowledged after its rows are committed, so none is lost that
     the broker kept. What the broker sends again after a lost connection is recognised by packet id
     and a hash of topic and payload, so none is doubled either while the broker keeps the session
