@@ -29,10 +29,22 @@ def admit(
     """
     stored = [entry for entry in entries if _within_share(file, db, entry)]
 
+    if not file.room.fits(db, need(stored, rest)):
+        stored = _make_way(file, db, stored, rest)
+    kept = {id(entry) for entry in stored}
+    return Admitted(stored, [entry for entry in entries if id(entry) not in kept])
+
+
+def _make_way(
+    file: OutboxFile, db: sqlite3.Connection, entries: Sequence[NewEntry], rest: int
+) -> list[NewEntry]:
+    """Drop what the policies give up, lost rows first; gives the entries that are stored now."""
+    stored = list(entries)
+
     def enough() -> bool:
         return file.room.fits(db, need(stored, rest))
 
-    if not enough() and file.room.could_fit(db, need(stored, rest)):
+    if file.room.could_fit(db, need(stored, rest)):
         evict_refused(db, file.buffers.values(), enough)
     if not enough():
         stored = [e for e in stored if policy(file, file.buffers[e.sink]) != "drop_newest"]
@@ -41,8 +53,7 @@ def admit(
         evict_oldest(db, losing, enough, file.clock.now())
     if not enough():
         _squeeze(file, db, stored, rest)
-    kept = {id(entry) for entry in stored}
-    return Admitted(stored, [entry for entry in entries if id(entry) not in kept])
+    return stored
 
 
 def need(entries: Sequence[NewEntry], rest: int) -> int:

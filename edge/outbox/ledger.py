@@ -133,14 +133,25 @@ def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
     lose(db, [Loss("source", "rejected", rows[r], sizes[r], r) for r in rows], now)
     db.executemany(
         "INSERT INTO rejected (time, reason, topic, size, payload) VALUES (?, ?, ?, ?, ?)",
-        [(now, *_rejected_line(item)) for item in rejects[-REJECTED_ROWS:]],
+        [
+            (now, item.reason[:_REASON_LIMIT], item.topic, size, item.payload)
+            for item, size in keepable(rejects)
+        ],
     )
     _bound_rejected(db)
 
 
-def _rejected_line(item: Reject) -> tuple[str, str | None, int, bytes]:
-    payload = item.payload[:_PAYLOAD_LIMIT]
-    return item.reason[:_REASON_LIMIT], item.topic, len(item.payload), payload
+def keepable(rejects: Sequence[Reject]) -> list[tuple[Reject, int]]:
+    """The latest rejects that the table has room for, payloads cut, with their whole size."""
+    kept: list[tuple[Reject, int]] = []
+    left = REJECTED_BYTES
+    for item in rejects[: -REJECTED_ROWS - 1 : -1]:
+        payload = item.payload[:_PAYLOAD_LIMIT]
+        left -= len(payload)
+        if left < 0:
+            break
+        kept.append((item._replace(payload=payload), len(item.payload)))
+    return kept[::-1]
 
 
 def _bound_rejected(db: sqlite3.Connection) -> None:

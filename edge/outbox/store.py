@@ -116,8 +116,7 @@ class Outbox:
         OutboxFull when there is no room and the policy is `block`.
         """
         file, now = self._file, self._clock.now()
-        rest = sum(len(piece.body) for piece in commit.memory) + len(commit.position or b"")
-        rest += sum(len(item.payload) + 400 for item in commit.rejects) + 400 * len(commit.losses)
+        rest = _rest_bytes(commit)
 
         def work(db: sqlite3.Connection) -> None:
             admitted = admit(file, db, commit.entries, rest)
@@ -401,6 +400,13 @@ class Outbox:
             act = self.retry if request["action"] == "retry" else self.drop
             answer = f"{act(sink, parcels)} parcels" if sink in self._file.buffers else "no sink"
             self._file.write(partial(_answer, request["id"], answer), cost(0, 1), leaving=True)
+
+
+def _rest_bytes(commit: Commit) -> int:
+    """Bytes that a commit writes beside its entries."""
+    size = sum(len(piece.body) + 200 for piece in commit.memory) + len(commit.position or b"")
+    size += sum(len(item.payload) + 400 for item, _ in ledger.keepable(commit.rejects))
+    return size + 400 * len(commit.losses)
 
 
 def _answer(number: int, answer: str, db: sqlite3.Connection) -> None:
