@@ -1,0 +1,116 @@
+"""status and outbox: what waits, what was lost and why, seen from outside."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Edge
+
+
+@pytest.fixture
+def ran(edge: Edge, press: Path) -> Path:
+    """The definition after a run in which one of its two sinks could not deliver."""
+    import asyncio
+
+    from edge.clock import Clock
+    from edge.pipeline import load
+    from edge.runner import Runner
+
+    (press.parent / "hot").write_text("a file where the sink's folder should be")
+
+    async def run() -> None:
+        runner = Runner(load(press), Clock())
+        await runner.open()
+        while await runner.step():
+            pass
+        await runner.close()
+
+    asyncio.run(run())
+    return press
+
+
+def test_status_counts_what_waits(edge: Edge, ran: Path) -> None:
+    found = json.loads(edge("status", ran, "--json").out)["press"]
+
+    assert found["rows_read"] == 4
+    assert found["rows_rejected"] == 1
+    assert found["sinks"]["lake"]["buffered_rows"] == 2
+    assert found["sinks"]["hot"]["buffered_rows"] == 1
+    assert found["outbox"]["max_bytes"] == 2 * 2**30
+    assert {"hours_until_full", "bytes"} <= set(found["outbox"])
+
+
+def test_status_without_a_file_shows_every_outbox(edge: Edge, ran: Path) -> None:
+    done = edge("status")
+
+    assert done.code == 0
+    assert done.out.startswith("press: 4 rows read, 1 rejected; outbox ")
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["sink", "lake", "hot"]
+
+
+def test_status_where_nothing_ran_says_so(edge: Edge, press: Path) -> None:
+    assert edge("status").code == 2
+    assert "there is no outbox below" in edge("status").err
+    assert "there is none" in edge("status", press).err
+
+
+def test_ls_shows_entries_and_rejected_payloads(edge: Edge, ran: Path) -> None:
+    found = json.loads(edge("outbox", "ls", ran, "--json").out)
+    only = edge("outbox", "ls", ran, "--sink", "hot").out
+    rejected = json.loads(edge("outbox", "ls", ran, "--rejected", "--json").out)
+
+    assert sum(entry["rows"] for entry in found["entries"]) == 3
+    assert "hot" in only
+    assert "lake" not in only
+    assert '"hot"' in rejected[0]["payload"]
+    assert "temperature" in edge("outbox", "ls", ran, "--rejected").out
+
+
+def test_ledger_balances_and_names_losses(edge: Edge, ran: Path) -> None:
+    done = edge("outbox", "ledger", ran)
+
+    assert done.code == 0
+    assert "rejected" in done.out
+    books = json.loads(edge("outbox", "ledger", ran, "--json").out)
+    assert books["ledger"]["source"]["read"] == 4
+    assert books["imbalances"] == []
+
+
+def test_verify_finds_a_changed_byte(edge: Edge, ran: Path) -> None:
+    assert edge("outbox", "verify", ran).code == 0
+    with sqlite3.connect(ran.parent / "state/press/outbox.sqlite") as db:
+        db.execute("UPDATE entry SET body = zeroblob(length(body)) WHERE id = 1")
+    db.close()
+
+    done = edge("outbox", "verify", ran.parent / "state" / "press")
+
+    assert done.code == 1
+    assert "does not match its checksum" in done.err
+
+
+def test_export_copies_and_takes_nothing(edge: Edge, ran: Path, tmp_path: Path) -> None:
+    done = edge("outbox", "export", ran, tmp_path / "copy")
+
+    assert done.code == 0
+    assert list((tmp_path / "copy" / "lake").iterdir())
+    assert json.loads(edge("status", ran, "--json").out)["press"]["sinks"]["lake"]["buffered_rows"]
+
+
+def test_drop_asks_first_and_ledgers_what_it_drops(edge: Edge, ran: Path) -> None:
+    refused = edge("outbox", "drop", ran, "hot")
+    dropped = edge("outbox", "drop", ran, "hot", "--yes")
+
+    assert refused.code == 2
+    assert dropped.code == 0
+    books = json.loads(edge("outbox", "ledger", ran, "--json").out)
+    assert books["ledger"]["sink:hot"]["dropped"] == 1
+    assert books["imbalances"] == []
+    assert edge("outbox", "drop", ran, "cold", "--yes").code == 2
+
+
+def test_retry_of_nothing_is_no_failure(edge: Edge, ran: Path) -> None:
+    done = edge("outbox", "retry", ran, "hot")
+    assert done.code == 0
+    assert done.err == "retry: 0 of sink 'hot'\n"

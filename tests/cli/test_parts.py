@@ -1,0 +1,44 @@
+"""list and describe: which parts there are, what each does, and with which options."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Edge
+
+
+def test_list_names_every_part_with_what_it_does(edge: Edge) -> None:
+    done = edge("list")
+
+    assert done.code == 0
+    assert "Sends rows as JSON messages to an SQS queue." in done.out
+    assert {"mqtt", "filter", "s3"} <= {line.split()[0] for line in done.out.splitlines()[1:]}
+
+
+@pytest.mark.parametrize(("kind", "first"), [("sources", "mqtt"), ("sink", "file")])
+def test_list_can_be_narrowed_to_a_kind(edge: Edge, kind: str, first: str) -> None:
+    assert edge("list", kind).out.splitlines()[1].split()[0] == first
+    parts = json.loads(edge("list", kind, "--json").out)
+    assert {part["kind"] for part in parts} == {kind.removesuffix("s")}
+
+
+def test_a_kind_that_does_not_exist_is_refused(edge: Edge) -> None:
+    done = edge("list", "widgets")
+    assert done.code == 2
+    assert done.err == "list: must be sources, operators or sinks, got 'widgets'\n"
+
+
+def test_describe_prints_docstring_and_options(edge: Edge) -> None:
+    done = edge("describe", "deadband")
+
+    assert done.code == 0
+    assert done.out.startswith("operator deadband\n\n")
+    assert "heartbeat" in done.out
+    options = json.loads(edge("describe", "sink.sqs", "--json").out)["sink"]["options"]
+    assert options["required"] == ["queue"]
+
+
+def test_describe_knows_the_nearest_name(edge: Edge) -> None:
+    done = edge("describe", "dedband")
+    assert done.code == 2
+    assert done.err == "no part is called 'dedband'; did you mean 'deadband'?\n"
