@@ -24,8 +24,7 @@ class Processor:
         return self._child is not None and self._child.running
 
     async def start(self) -> None:
-        entry = "from edge.cli import main; main()"
-        command = [sys.executable, "-c", entry, "run", str(self._definition)]
+        command = [sys.executable, "-m", "edge", "run", str(self._definition)]
         self._child = await Child.start("processor", command, self._log, self._env)
         self.starts += 1
 

@@ -7,8 +7,8 @@ import contextlib
 class Proxy:
     """127.0.0.1:`port` -> 127.0.0.1:`target`, until it is cut.
 
-    A cut loses answers, not only connections: what is asked over a connection that was open still
-    arrives, its answer does not. That is the case a sender cannot tell from "never arrived".
+    A cut loses answers before it loses everything: the next requests still arrive, but what comes
+    back does not. That is the case a sender cannot tell from "never arrived".
     """
 
     def __init__(self, target: int) -> None:
@@ -16,6 +16,7 @@ class Proxy:
         self.up = True
         self.answers_lost = 0
         self._target = target
+        self._answers_to_lose = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -31,14 +32,16 @@ class Proxy:
         await asyncio.gather(*self._open, return_exceptions=True)
         await asyncio.sleep(0)  # an aborted transport is closed in the next turn of the loop
 
-    def cut(self) -> None:
+    def cut(self, answers: int = 4) -> None:
+        """Lose the next `answers` answers, then refuse everything."""
         self.up = False
+        self._answers_to_lose = answers
 
     def restore(self) -> None:
         self.up = True
 
     async def _connect(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        if not self.up:
+        if not (self.up or self._answers_to_lose):
             back.transport.abort()
             return
         task = asyncio.current_task()
@@ -66,6 +69,7 @@ class Proxy:
             while data := await far.read(65536):
                 if not self.up:
                     self.answers_lost += 1
+                    self._answers_to_lose = max(0, self._answers_to_lose - 1)
                     break
                 back.write(data)
                 await back.drain()

@@ -34,7 +34,8 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """One thing that happened, with the seconds since the start."""
-        self._console.print(f"{time.monotonic() - self._start:5.1f} s  {text}", style=style)
+        seconds = time.monotonic() - self._start
+        self._console.print(f"{seconds:5.1f} s  {text}", style=style, soft_wrap=True)
 
     def show(self, published: int, lines: Sequence[tuple[str, str]]) -> None:
         """How things stand now: name and text, in the order given."""

@@ -19,7 +19,6 @@ from edge.demo.sensor import Sensor
 from edge.demo.standing import Standing, read_standing
 from edge.demo.verdict import Check
 
-SECONDS = 25.0  # in which 22,695 readings, eleven weeks of them, are published
 CUT, KILL, RESTORE = 0.30, 0.50, 0.75  # of the readings
 ROLL = "2s"  # instead of the definition's minute, so that there is something to see
 _PATIENCE = 60.0  # seconds until something that must happen counts as failed
@@ -98,12 +97,12 @@ class Story:
         self._series = series
         self._replay: asyncio.Task[None] | None = None
 
-    async def play(self) -> None:
+    async def play(self, seconds: float) -> None:
         stage, say = self._stage, self._screen.say
         await stage.processor.start()
-        await self._until("subscribed", lambda: stage.standing().connected)
-        say(f"the processor is connected; the sensor sends {len(self._series):,} readings")
-        self._replay = asyncio.create_task(stage.sensor.replay(self._series, SECONDS))
+        await self._heard()
+        say(f"the processor has subscribed; the sensor sends {len(self._series):,} readings")
+        self._replay = asyncio.create_task(stage.sensor.replay(self._series, seconds))
         try:
             await self._trouble()
             await self._until("all published", self._replay.done)
@@ -119,7 +118,7 @@ class Story:
         stage, say = self._stage, self._screen.say
         await self._published(CUT)
         stage.proxy.cut()
-        say("the link to S3 and SQS is cut, in the middle of whatever was asked", "yellow")
+        say("the link to S3 and SQS is cut; first only the answers get lost", "yellow")
         await self._published(KILL)
         await stage.processor.kill()
         say("the processor is killed (SIGKILL); the sensor goes on", "red")
@@ -129,6 +128,14 @@ class Story:
         await self._published(RESTORE)
         stage.proxy.restore()
         say("the link is back", "green")
+
+    async def _heard(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not await self._stage.sensor.begin(self._series[0]):
+            self._stage.processor.must_run()
+            if time.monotonic() > deadline:
+                raise DemoError(f"demo: nobody subscribed in {_PATIENCE:.0f} s")
+            await asyncio.sleep(0.1)
 
     async def _published(self, share: float) -> None:
         goal = int(share * len(self._series))
@@ -169,7 +176,8 @@ def verify(stage: Stage, series: list[expected.Reading]) -> list[Check]:
     lake = stage.cloud.lake(stage.out / "s3")
     alarms = stage.cloud.alarms(stage.out / "sqs")
     return [
-        *verdict.sensor_checks(len(series), stage.sensor.acknowledged, ledger),
+        *verdict.sensor_checks(len(series), stage.sensor, ledger),
+        Check("link", "requests that arrived, answer lost", None, stage.proxy.answers_lost),
         *verdict.lake_checks(expected.lake(series), lake),
         *verdict.alarm_checks(expected.alarms(series), alarms),
         *verdict.ledger_checks(ledger),
