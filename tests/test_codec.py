@@ -427,7 +427,7 @@ def test_other_fields_are_kept_when_asked() -> None:
         ({"fields": {"x": {"type": "str", "path": "a..b"}}}, "names joined by dots"),
         ({"fields": {"x": "str"}, "time": "x"}, "must be a timestamp"),
         ({"timezone": "Mars/Base"}, "must be a time zone"),
-        ({"format": "csv", "fields": {"x": "str"}, "rows": "r"}, "reach into JSON"),
+        ({"format": "csv", "fields": {"x": "str"}, "rows": "r"}, "are for JSON"),
         ({"format": "value", "fields": {"x": "str"}}, "has one field, value"),
         ({"fields": {"a": "str", "b": {"type": "str", "path": "a.b"}}}, "lies within"),
         ({"fields": {"a": "str", "b": {"type": "int", "path": "a"}}}, "same place"),

@@ -1,7 +1,8 @@
 """CSV text -> columns of text, a payload or a line at a time in doubt, all together otherwise."""
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -12,26 +13,30 @@ _ZLIB = (b"x\x01", b"x\x5e")  # what else begins like compressed data is not UTF
 
 
 class CellReader:
-    """Reads lines of CSV (RFC 4180: commas, double quotes) into one text column per field."""
+    """Reads lines of CSV (RFC 4180: commas, double quotes) into one text column per field.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
+    fields: the column of each field, by the field's name.
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
 
     def read(self, payloads: Sequence[bytes], header: bool) -> Raw:
         """One row for each line of each payload. header: each payload's first line names columns.
 
         Without a header every line has one cell for each field, in the order of the fields.
         """
+        columns = list(self._fields.values())
         if not header:
-            frame = self.read_lines(b"\n".join(payloads), self._names, len(payloads))
-            if frame is not None:
+            frame = self.read_lines(b"\n".join(payloads), columns)
+            if frame is not None and frame.height == len(payloads):
                 return Raw(frame)
-        return self.read_singly(payloads, None if header else self._names)
+        return self.read_singly(payloads, None if header else columns)
 
-    def read_lines(self, block: bytes, columns: Sequence[str], count: int) -> pl.DataFrame | None:
-        """`count` lines at once; None where quotes, blank lines or misfits want a closer look."""
-        if b'"' in block or b"\r" in block or block.startswith((b"\n", *_ZLIB)):
-            return None
+    def read_lines(self, block: bytes, columns: Sequence[str]) -> pl.DataFrame | None:
+        """Lines at once, blank ones skipped; None where one of them has to be rejected."""
+        if b'"' in block or b"\r" in block or block.startswith(_ZLIB):
+            return self._read_quoted(block, columns)
         try:
             frame = pl.read_csv(
                 block,
@@ -42,10 +47,33 @@ class CellReader:
             )
         except _FAILURES:
             return None
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
         # A line that is too short ends in null, an empty cell is "".
-        if frame.height != count or (columns and frame.to_series(-1).null_count()):
+        if frame.height != lines or (columns and frame.to_series(-1).null_count()):
+            return self._read_quoted(block, columns)
+        place = {name: str(number) for number, name in enumerate(columns)}
+        found = {
+            name: frame[place[column]] if column in place else _nothing(frame.height)
+            for name, column in self._fields.items()
+        }
+        return _nulled(pl.DataFrame(found))
+
+    def _read_quoted(self, block: bytes, columns: Sequence[str]) -> pl.DataFrame | None:
+        try:
+            reader = csv.reader(io.StringIO(block.decode(), newline=""), strict=True)
+            lines = [line for line in reader if line]
+        except (UnicodeDecodeError, csv.Error):
             return None
-        return self._named(frame, columns)
+        if any(len(line) != len(columns) for line in lines):
+            return None
+        cells = dict(zip(columns, zip(*lines, strict=True), strict=False))
+        found = {
+            name: pl.Series(cells[column], dtype=pl.String)
+            if column in cells
+            else _nothing(len(lines))
+            for name, column in self._fields.items()
+        }
+        return _nulled(pl.DataFrame(found))
 
     def read_singly(self, payloads: Sequence[bytes], columns: Sequence[str] | None) -> Raw:
         """One row for each line of each payload.
@@ -63,7 +91,7 @@ class CellReader:
                 continue
             rows += found
             origin += [index] * len(found)
-        schema = dict.fromkeys(self._names, pl.String)
+        schema = dict.fromkeys(self._fields, pl.String)
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         return Raw(_nulled(frame), pl.Series(origin, dtype=pl.UInt32), rejects)
 
@@ -85,18 +113,13 @@ class CellReader:
                 raise ValueError(f"line must have {len(columns)} cells, got {len(cells)}")
         place = {name: number for number, name in enumerate(columns)}
         return [
-            [cells[place[name]] if name in place else None for name in self._names]
+            [cells[place[column]] if column in place else None for column in self._fields.values()]
             for cells in lines
         ]
 
-    def _named(self, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        place = {name: str(number) for number, name in enumerate(columns)}
-        return _nulled(
-            frame.select(
-                (pl.col(place[name]) if name in place else pl.lit(None, pl.String)).alias(name)
-                for name in self._names
-            )
-        )
+
+def _nothing(rows: int) -> pl.Series:
+    return pl.repeat(None, rows, dtype=pl.String, eager=True)
 
 
 def _nulled(frame: pl.DataFrame) -> pl.DataFrame:

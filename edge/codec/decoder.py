@@ -50,7 +50,7 @@ class Decoder:
         if fields is not None and self._record.format == "json":
             self._objects = ObjectReader(fields, self._record.rows)
         elif fields is not None:
-            self._cells = CellReader(list(fields))
+            self._cells = CellReader({name: field.path or name for name, field in fields.items()})
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
         """Payloads decoded together; one that does not fit is rejected with its reason.
@@ -97,14 +97,13 @@ class Decoder:
             return None
         if self._record.format != "csv":
             return self._objects.read_lines(block)
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
-        frame = self._cells.read_lines(block, header, count)
+        frame = self._cells.read_lines(block, header)
         return Raw(frame) if frame is not None else None
 
     def _infer_lines(self, block: bytes, header: Sequence[str]) -> None:
         lines = block.split(b"\n", 1000)[:1000]
         if self._record.format == "csv":
-            cells = CellReader(header).read_singly(lines, header)
+            cells = CellReader(_same(header)).read_singly(lines, header)
             self._use(infer_columns(cells.frame, self._record))
         else:
             self._use(infer_objects(lines, self._record))
@@ -129,7 +128,7 @@ class Decoder:
             names = _header(payloads)
             if not names:
                 return self._unread(payloads)
-            sample = CellReader(names).read(payloads[:1000], header=True)
+            sample = CellReader(_same(names)).read(payloads[:1000], header=True)
             self._use(infer_columns(sample.frame, self._record))
         return self._settled(self._cells.read(payloads, header=bool(self._record.header)))
 
@@ -155,3 +154,7 @@ def _header(payloads: Sequence[bytes]) -> Sequence[str]:
         except (UnicodeDecodeError, IndexError):
             continue
     return ()
+
+
+def _same(names: Sequence[str]) -> dict[str, str]:
+    return dict(zip(names, names, strict=True))

@@ -54,7 +54,10 @@ class FieldSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: FieldType
-    path: str | None = Field(None, description="Dotted place in nested JSON; the name if left out.")
+    path: str | None = Field(
+        None,
+        description="Dotted place in nested JSON, or column of CSV or Parquet. Default: the name.",
+    )
     optional: bool = Field(False, description="Missing or null is null instead of a reject.")
 
     @model_validator(mode="before")
@@ -158,11 +161,10 @@ class Record(BaseModel):
 
     def _faults(self) -> Iterator[str]:
         fields = self.fields or {}
-        if self.format != "json":
-            if self.rows or any(field.path for field in fields.values()):
-                yield f"rows and path reach into JSON, got them with format {self.format!r}"
-            if self.extra == "keep":
-                yield f"extra: keep reads JSON, got it with format {self.format!r}"
+        if self.format != "json" and (self.rows or self.extra == "keep"):
+            yield f"rows and extra: keep are for JSON, got format {self.format!r}"
+        if self.format in ("value", "raw") and any(field.path for field in fields.values()):
+            yield f"path is for formats with names, got format {self.format!r}"
         if self.format in ("value", "raw") and fields and list(fields) != ["value"]:
             yield f"format {self.format!r} has one field, value, got {', '.join(fields)}"
         if self.format == "raw" and fields and fields["value"].type != "str":

@@ -1,0 +1,261 @@
+"""Files are read once, to the exact row, whatever happened to them in the meantime."""
+
+import asyncio
+import gzip
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import edge.lines
+from edge.codec import Record
+from edge.errors import DefinitionError
+from edge.lines import zstd
+from edge.sources import Arrival
+from edge.sources.dataset import DatasetSource
+from tests.sources.cases import RECORD, bound, csv, ndjson
+
+
+async def _read(source: DatasetSource, position: bytes | None) -> list[Arrival]:
+    return [each async for each in source.arrivals(position) if each is not None]
+
+
+def read(source: DatasetSource, position: bytes | None = None) -> list[Arrival]:
+    return asyncio.run(_read(source, position))
+
+
+def read_all(folder: Path, path: str, record: Record = RECORD, **options: Any) -> pl.DataFrame:
+    """The rows of all files, without the time of their arrival."""
+    arrivals = read(bound(DatasetSource(path=path, **options), folder, record))
+    return pl.concat([each.frame for each in arrivals]).drop("edge_received")
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "b.csv").write_bytes(csv([1]))
+    (tmp_path / "in" / "a.ndjson").write_bytes(ndjson([0]))
+    (tmp_path / "in" / "deep" / "c.jsonl.gz").write_bytes(gzip.compress(ndjson([2])))
+    (tmp_path / "in" / "notes.txt").write_text("not data")
+    assert read_all(tmp_path, "in")["n"].to_list() == [0, 1, 2]
+    assert read_all(tmp_path, str(tmp_path / "in" / "*.csv"))["n"].to_list() == [1]
+    assert read_all(tmp_path, "in/**/*.gz")["n"].to_list() == [2]
+
+
+def test_a_format_may_be_said_where_the_ending_tells_none(tmp_path: Path) -> None:
+    (tmp_path / "export.dat").write_bytes(csv([1, 2]))
+    with pytest.raises(DefinitionError, match="the ending tells no format"):
+        read_all(tmp_path, "export.dat")
+    assert read_all(tmp_path, "export.dat", format="csv")["n"].to_list() == [1, 2]
+
+
+def test_a_path_that_holds_nothing_is_a_fault_of_the_definition(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"source\.dataset\.path: no file is at"):
+        read_all(tmp_path, "missing/*.csv")
+
+
+def test_rows_inside_an_array_are_no_part_of_csv(tmp_path: Path) -> None:
+    record = Record(fields={"n": "int"}, rows="readings")
+    with pytest.raises(DefinitionError, match="are for JSON"):
+        bound(DatasetSource(path="a.csv", format="csv"), tmp_path, record)
+
+
+def test_columns_of_csv_are_found_by_name_and_read_strictly(tmp_path: Path) -> None:
+    text = 'Time,Temp C,other\n2013-12-02 21:15:00,73.9,x\n1,2,3\n2013-12-02 21:20:00,"74",y\n'
+    (tmp_path / "a.csv").write_text("\ufeff" + text)
+    fields = {"at": {"type": "timestamp", "path": "Time"}, "t": {"type": "float", "path": "Temp C"}}
+    record = Record(fields=fields, time="at", timezone="Europe/Berlin")
+    arrivals = read(bound(DatasetSource(path="a.csv"), tmp_path, record))
+    assert [str(at) for at in arrivals[0].frame["at"]] == [
+        "2013-12-02 20:15:00+00:00",
+        "2013-12-02 20:20:00+00:00",
+    ]
+    assert arrivals[0].frame["t"].to_list() == [73.9, 74.0]
+    reject = arrivals[0].rejects[0]
+    assert reject == ("field 'at' must be an ISO 8601 time, got \"1\"", b"1,2,3", "a.csv:3")
+
+
+def test_csv_without_a_header_follows_the_fields(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,a\n2,b\n")
+    record = Record(format="csv", header=False, fields={"n": "int", "name": "str"})
+    assert read_all(tmp_path, "a.csv", record).rows() == [(1, "a"), (2, "b")]
+
+
+def test_parquet_columns_obey_the_record(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"n": [1.0, 2.5], "at": ["2024-01-01", None], "f": [1, 2]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    record = Record(
+        fields={"n": "int", "at": "optional timestamp", "f": "float", "x": "optional str"}
+    )
+    (arrival,) = read(bound(DatasetSource(path="a.parquet"), tmp_path, record))
+    assert arrival.frame.drop("at", "edge_received").rows() == [(1, 1.0, None)]
+    assert arrival.rejects[0].topic == "a.parquet:2"
+    assert arrival.rejects[0].reason == "field 'n' must be int, got 2.5"
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 200)
+    lines = ["n,name", *(f"{n},a" for n in range(100))]
+    lines[51] = '50,"a'
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    arrivals = read(bound(DatasetSource(path="a.csv"), tmp_path))
+    numbers = [n for each in arrivals for n in each.frame["n"].to_list()]
+    assert numbers == [n for n in range(100) if n != 50]
+    (reject,) = [reject for each in arrivals for reject in each.rejects]
+    assert (reject.payload, reject.topic) == (b'50,"a', "a.csv:52")
+
+
+def test_an_endless_line_is_cut_off_and_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    monkeypatch.setattr(edge.lines, "LONGEST", 4000)
+    text = b'{"n":1}\n{"n":"' + b"x" * 9000 + b'"}\n{"n":2}\n'
+    (tmp_path / "a.ndjson").write_bytes(text)
+    arrivals = read(bound(DatasetSource(path="a.ndjson"), tmp_path))
+    assert [n for each in arrivals for n in each.frame["n"].to_list()] == [1, 2]
+    (reject,) = [reject for each in arrivals for reject in each.rejects]
+    assert reject.topic == "a.ndjson:2"
+    assert arrivals[-1].position is not None
+    assert json.loads(arrivals[-1].position)[1:3] == [len(text), 3]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_damaged_archive_gives_what_it_still_holds(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    noise = b"".join(
+        b'{"n":%d,"name":"%s"}\n' % (n, os.urandom(40).hex().encode()) for n in range(5000)
+    )
+    packed = gzip.compress(noise) if ending == "gz" else zstd.compress(noise)
+    (tmp_path / f"a.ndjson.{ending}").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "b.ndjson").write_bytes(b'{"n":-1}')
+    arrivals = read(bound(DatasetSource(path="."), tmp_path))
+    numbers = [n for each in arrivals for n in each.frame["n"].to_list()]
+    assert len(numbers) > 100
+    assert numbers == [*range(len(numbers) - 1), -1]
+    (reject,) = [reject for each in arrivals for reject in each.rejects]
+    assert reject.reason.startswith("file is damaged")
+
+
+# What happens to files between two runs
+
+
+def _position_after(folder: Path, path: str) -> bytes | None:
+    return read(bound(DatasetSource(path=path), folder))[-1].position
+
+
+def test_a_file_that_grew_is_read_on(tmp_path: Path) -> None:
+    file = tmp_path / "a.ndjson"
+    file.write_bytes(b'{"n":1}\n')
+    position = _position_after(tmp_path, "a.ndjson")
+    file.write_bytes(b'{"n":1}\n{"n":2}\n')
+    (arrival,) = read(bound(DatasetSource(path="a.ndjson"), tmp_path), position)
+    assert arrival.frame["n"].to_list() == [2]
+
+
+@pytest.mark.parametrize("other", [b'{"n":7}\n', b'{"n":8}\n{"n":9}\n{"n":10}\n'])
+def test_another_file_under_the_same_name_is_read_from_its_start(
+    other: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.ndjson"
+    file.write_bytes(b'{"n":1}\n{"n":2}\n')
+    position = _position_after(tmp_path, "a.ndjson")
+    file.write_bytes(other)
+    with caplog.at_level(logging.WARNING):
+        arrivals = read(bound(DatasetSource(path="a.ndjson"), tmp_path), position)
+    assert arrivals[0].frame.height == other.count(b"\n")
+    assert "a.ndjson: is not the file it was" in caplog.text
+
+
+def test_a_file_that_is_gone_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate("abc"):
+        (tmp_path / f"{name}.ndjson").write_bytes(b'{"n":%d}\n' % number)
+    position = read(bound(DatasetSource(path="."), tmp_path))[1].position
+    (tmp_path / "b.ndjson").unlink()
+    with caplog.at_level(logging.WARNING):
+        arrivals = read(bound(DatasetSource(path="."), tmp_path), position)
+    assert [n for each in arrivals for n in each.frame["n"].to_list()] == [2]
+    assert "b.ndjson: is gone" in caplog.text
+
+
+def test_what_the_first_rows_decided_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(b'{"n":1,"s":"x"}\n')
+    first = bound(DatasetSource(path="a.ndjson"), tmp_path, Record())
+    read(first)
+    kept = first.snapshot(whole=False)
+    assert kept is not None
+    assert first.snapshot(whole=False) is None
+    assert first.snapshot(whole=True) == kept
+    (tmp_path / "a.ndjson").write_bytes(b'{"n":1.5}\n')
+    again = bound(DatasetSource(path="a.ndjson"), tmp_path, Record())
+    again.restore([kept])
+    assert read(again)[0].frame.drop("edge_received").to_dicts() == [{"n": 1.5, "s": None}]
+
+
+# Progress, memory and orderly ends
+
+
+def test_progress_is_told_in_bytes_on_the_disk(tmp_path: Path) -> None:
+    packed = gzip.compress(ndjson(range(100)))
+    (tmp_path / "a.ndjson.gz").write_bytes(packed)
+    source = bound(DatasetSource(path="a.ndjson.gz"), tmp_path)
+    read(source)
+    status = source.status()
+    assert status["bytes_done"] == status["bytes_total"] == len(packed)
+    assert (status["files_done"], status["files"]) == (1, 1)
+
+
+def test_a_source_stopped_in_the_middle_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(ndjson(range(1000)))
+
+    async def stopped() -> None:
+        source = bound(DatasetSource(path="a.ndjson"), tmp_path)
+        task = asyncio.create_task(_read(source, None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await source.close()
+
+    asyncio.run(stopped())  # an unclosed file would be a ResourceWarning, which is an error
+
+
+READ_IN_PROCESS = """
+import asyncio, resource, sys
+from pathlib import Path
+from tests.sources.cases import bound
+from edge.sources.dataset import DatasetSource
+
+async def main():
+    rows = 0
+    async for arrival in bound(DatasetSource(path=sys.argv[2]), Path(sys.argv[1])).arrivals(None):
+        rows += arrival.frame.height if arrival else 0
+    print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+asyncio.run(main())
+"""
+
+
+def test_a_big_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    """200 MB of text, most of it in one archive that unpacks a hundredfold."""
+    line = b'{"n":12345,"name":"%s"}\n' % (b"x" * 77)
+    with gzip.open(tmp_path / "a.ndjson.gz", "wb", compresslevel=1) as file:
+        for _ in range(20):
+            file.write(line * 100_000)
+    command = [sys.executable, "-c", READ_IN_PROCESS, str(tmp_path), "a.ndjson.gz"]
+    environment = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == 2_000_000
+    assert megabytes < 200

@@ -1,0 +1,99 @@
+"""The promises every source keeps; being in the table of cases is what enrols one."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+import edge.lines
+import edge.sources.dataset
+from edge.outbox.model import Reject
+from edge.sources import Arrival, Source
+from tests.sources.cases import CASES, ROWS, Case
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.source}-{case.title}")
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    monkeypatch.setattr(edge.sources.dataset, "_PARQUET_ROWS", 60)
+
+
+async def _read(source: Source, position: bytes | None, most: int = 10**6) -> list[Arrival]:
+    """Arrivals until the source ends or `most` of them came, as the runner takes them."""
+    found: list[Arrival] = []
+    arrivals = source.arrivals(position)
+    try:
+        async for arrival in arrivals:
+            found += [arrival] if arrival is not None else []
+            if len(found) == most:
+                break
+    finally:
+        await arrivals.aclose()
+        await source.close()
+    return found
+
+
+def read(source: Source, position: bytes | None = None, most: int = 10**6) -> list[Arrival]:
+    return asyncio.run(_read(source, position, most))
+
+
+def numbers(arrivals: list[Arrival]) -> list[int]:
+    return [n for arrival in arrivals for n in arrival.frame["n"].to_list()]
+
+
+def rejects(arrivals: list[Arrival]) -> list[Reject]:
+    return [reject for arrival in arrivals for reject in arrival.rejects]
+
+
+@every_case
+def test_every_row_comes_once_and_in_order(case: Case, tmp_path: Path) -> None:
+    case.prepare(tmp_path)
+    arrivals = read(case.build(tmp_path))
+    assert numbers(arrivals) == list(range(ROWS))
+    assert len(rejects(arrivals)) == ROWS // 10
+
+
+@every_case
+def test_resumes_from_each_position_it_ever_gave(case: Case, tmp_path: Path) -> None:
+    case.prepare(tmp_path)
+    arrivals = read(case.build(tmp_path))
+    assert len(arrivals) > 4
+    for index, arrival in enumerate(arrivals):
+        rest = read(case.build(tmp_path), arrival.position)
+        assert numbers(rest) == numbers(arrivals[index + 1 :])
+        assert rejects(rest) == rejects(arrivals[index + 1 :])
+
+
+@every_case
+def test_repeats_what_was_not_committed(case: Case, tmp_path: Path) -> None:
+    case.prepare(tmp_path)
+    first, second = read(case.build(tmp_path), most=2)
+    again = numbers(read(case.build(tmp_path), first.position))
+    assert again[: second.frame.height] == numbers([second])
+
+
+@every_case
+def test_yields_at_least_once_a_second(case: Case, tmp_path: Path) -> None:
+    case.prepare(tmp_path)
+
+    async def longest() -> float:
+        source, pauses, last = case.build(tmp_path), [0.0], time.monotonic()
+        async for _ in source.arrivals(None):
+            pauses.append(time.monotonic() - last)
+            last = time.monotonic()
+        await source.close()
+        return max(pauses)
+
+    assert asyncio.run(longest()) < 1
+
+
+@every_case
+def test_what_was_read_is_taken_or_rejected(case: Case, tmp_path: Path) -> None:
+    case.prepare(tmp_path)
+    for arrival in read(case.build(tmp_path)):
+        left = len(arrival.rejects) + arrival.redelivered + arrival.retained
+        assert arrival.read == arrival.frame.height + left
+        assert arrival.frame.columns[-1] == "edge_received"
