@@ -16,10 +16,15 @@ from benchmarks.subscribers import TOPICS
 
 
 class Running(NamedTuple):
-    """A consumer at work; `seen` counts the messages that are safe (or written, or read) so far."""
+    """A consumer at work.
+
+    seen: the messages that are safe (or written, or read) so far; results: the rows it made of
+    them, None if it makes none.
+    """
 
     process: Process
     seen: Callable[[], int]
+    results: Callable[[], int] | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -44,7 +49,7 @@ def start_edge(definition: Definition, folder: Path) -> Running:
     """`edge run` on a definition, its state in `folder`."""
     outbox = Outbox(folder / definition.name)
     process = edge_process(folder, "run", str(definition.write(folder)))
-    return Running(process, outbox.read, outbox.close)
+    return Running(process, outbox.read, outbox.appended, outbox.close)
 
 
 def edge_process(folder: Path, *arguments: str) -> Process:
@@ -66,7 +71,11 @@ def hand_written(task: Task) -> Running:
     """paho `on_message`, `json.loads`, SQLite with synchronous FULL, committed every 1000."""
     store = task.folder / "readings.sqlite"
     process = _subscriber("hand-written", task, str(task.qos), str(store))
-    return Running(process, lambda: _last_reading(store))
+    return Running(
+        process,
+        lambda: _ask(store, "SELECT seq - 999999 FROM readings ORDER BY rowid DESC LIMIT 1"),
+        lambda: _ask(store, "SELECT count(*) FROM readings"),
+    )
 
 
 def mosquitto_sub(task: Task) -> Running:
@@ -84,11 +93,11 @@ def _subscriber(name: str, task: Task, *arguments: str) -> Process:
     return Process(name, [*command, *arguments], task.folder, env={"PYTHONPATH": str(root)})
 
 
-def _last_reading(store: Path) -> int:
-    """How many readings are committed, from the number the last one carries."""
+def _ask(store: Path, query: str) -> int:
+    """The number that `query` finds in what is committed; 0 if it finds none."""
     database = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
     try:
-        last = database.execute("SELECT seq FROM readings ORDER BY rowid DESC LIMIT 1").fetchone()
+        found = database.execute(query).fetchone()
     finally:
         database.close()
-    return last[0] - 1_000_000 + 1 if last else 0
+    return int(found[0]) if found else 0

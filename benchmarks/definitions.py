@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 from benchmarks.readings import FIELDS, OPERATORS, ROW_FIELDS
 
+NEVER = "{size: 1GiB, every: 1h}"
+AT_ONCE = "{size: 8MiB, every: 1s}"
+"""Values of `roll`: entries stay what they are, or are rolled as soon as there is time."""
+
 
 class Definition(NamedTuple):
     """One MQTT pipeline into a bucket at `bucket_port` of this machine.

@@ -126,8 +126,16 @@ def _flood(
             with flooding(broker, stream):
                 rate = watch(running, stream.messages)
             cpu = process.cpu() - before
+            _check(running, stream)
             running.close()
     return Flooded(rate, cpu / stream.messages * 1e6)
+
+
+def _check(running: Running, stream: Packets) -> None:
+    """Who rejects or forgets readings has less to do, and is not compared."""
+    if running.results and (made := running.results()) != stream.results:
+        expected = f"expected {stream.results:,} of {stream.messages:,} messages"
+        raise Failed(f"{running.process.name}: made {made:,} rows, {expected}")
 
 
 def watch(running: Running, count: int) -> float:

@@ -13,6 +13,11 @@ class Buffered(NamedTuple):
     parcel_rows: int
     parcel_bytes: int
 
+    @property
+    def rows(self) -> int:
+        """All that waits."""
+        return self.entry_rows + self.parcel_rows
+
 
 class Outbox:
     """The outbox in `folder`, read through one connection that never keeps a query open."""
@@ -23,10 +28,11 @@ class Outbox:
 
     def read(self) -> int:
         """Messages read from the source and committed so far, rejected ones included."""
-        found = self._ask(
-            "SELECT coalesce(max(value), 0) FROM ledger WHERE part = 'source' AND counter = 'read'"
-        )
-        return int(found[0])
+        return self._count("source", "read")
+
+    def appended(self) -> int:
+        """Rows committed for the sink `lake` so far."""
+        return self._count("sink:lake", "appended")
 
     def buffered(self) -> Buffered:
         """Rows and bytes that wait now."""
@@ -43,9 +49,13 @@ class Outbox:
             self._database.close()
             self._database = None
 
-    def _ask(self, query: str) -> tuple[int, ...]:
+    def _count(self, part: str, counter: str) -> int:
+        query = "SELECT coalesce(max(value), 0) FROM ledger WHERE part = ? AND counter = ?"
+        return self._ask(query, part, counter)[0]
+
+    def _ask(self, query: str, *values: str) -> tuple[int, ...]:
         if not self._database:
             self._database = sqlite3.connect(
                 f"file:{self.path}?mode=ro", uri=True, isolation_level=None
             )
-        return tuple(self._database.execute(query).fetchone())
+        return tuple(self._database.execute(query, values).fetchone())

@@ -12,19 +12,23 @@ from typing import NamedTuple
 
 from benchmarks.broker import Broker
 from benchmarks.processes import Failed
-from benchmarks.readings import DEVICES, payload, payloads, spoil, topic
+from benchmarks.readings import DEVICES, passes, payload, payloads, spoil, topic
 
 _UNACKNOWLEDGED = 20_000  # well below the 65,535 packet ids
 _PIECE = 64 * 1024
 
 
 class Packets(NamedTuple):
-    """`messages` PUBLISH packets of `size` bytes each, one after the other in `data`."""
+    """`messages` PUBLISH packets of `size` bytes each, one after the other in `data`.
+
+    results: how many of them come out of decoding and filtering.
+    """
 
     data: bytes
     messages: int
     size: int
     qos: int
+    results: int
 
 
 def publish(number: int, body: bytes, qos: int) -> bytes:
@@ -38,11 +42,13 @@ def publish(number: int, body: bytes, qos: int) -> bytes:
 @lru_cache(maxsize=2)
 def packets(count: int, qos: int, bad_every: int = 0) -> Packets:
     """The first `count` readings as packets; one in `bad_every` is no reading (0: all are)."""
+    bad = set(range(1, count, bad_every)) if bad_every else set()
     made = [
-        publish(n, spoil(n, body) if bad_every and n % bad_every == 1 else body, qos)
+        publish(n, spoil(n, body) if n in bad else body, qos)
         for n, body in enumerate(payloads(count))
     ]
-    return Packets(b"".join(made), count, len(made[0]), qos)
+    results = sum(passes(n) and n not in bad for n in range(count))
+    return Packets(b"".join(made), count, len(made[0]), qos, results)
 
 
 @contextmanager

@@ -32,13 +32,18 @@ OPERATORS = """\
 operators:
   - filter: status = 'ok' AND temperature > 15
   - derive:
-      fahrenheit: temperature * 1.8 + 32
+      fahrenheit: ROUND(temperature * 1.8 + 32, 2)
 """
 
 
 def topic(device: int) -> bytes:
     """Where that device publishes, 25 bytes; in a definition `plant/{line}/{device}/values`."""
     return b"plant/l%d/press-%03d/values" % (device // 20, device)
+
+
+def passes(number: int) -> bool:
+    """Whether reading `number` is one the filter keeps: 99 of 100 are."""
+    return number % 100 != 0
 
 
 def payload(number: int, time: int, noise: random.Random) -> bytes:
@@ -50,7 +55,7 @@ def payload(number: int, time: int, noise: random.Random) -> bytes:
     ) % (
         time,
         1_000_000 + number,
-        b"no" if number % 100 == 0 else b"ok",
+        b"ok" if passes(number) else b"no",
         temperature,
         45 + _wobble(noise, 3),
         1.0132 + _wobble(noise, 0.002),
@@ -59,7 +64,7 @@ def payload(number: int, time: int, noise: random.Random) -> bytes:
 
 
 def payloads(count: int) -> Iterator[bytes]:
-    """The first `count` readings; device `n % DEVICES` sends number n. One in 100 is not 'ok'."""
+    """The first `count` readings; device `n % DEVICES` sends number n."""
     noise = random.Random(1)
     return (payload(number, START + 5 * number, noise) for number in range(count))
 
@@ -87,7 +92,7 @@ def rows(count: int) -> Iterator[bytes]:
             START + 5 * number,
             number % DEVICES,
             1_000_000 + number,
-            b"no" if number % 100 == 0 else b"ok",
+            b"ok" if passes(number) else b"no",
             55 + number % DEVICES / 10 + _wobble(noise, 5),
             45 + _wobble(noise, 3),
         )

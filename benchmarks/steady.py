@@ -7,16 +7,18 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from benchmarks.broker import DEFAULT, FLOOD, Broker
+from benchmarks.bucket import Bucket
 from benchmarks.consumers import Consumer, Running, Task, edge, edge_process, mosquitto_sub
-from benchmarks.definitions import Definition
+from benchmarks.definitions import AT_ONCE, Definition
+from benchmarks.outbox import Outbox
 from benchmarks.plan import Plan, Rounds, interleave
 from benchmarks.processes import Failed, Process
-from benchmarks.publisher import steady
+from benchmarks.publisher import flooding, packets, steady
 from benchmarks.table import Bar, Row
 
 _WARM_UP = 5.0  # seconds
 _ENDLESS = 2**31 - 1
-_PATIENCE = 5.0  # seconds after the end for the last message to become durable
+_PATIENCE = 15.0  # seconds for the last messages to become durable, or delivered
 
 
 class Costs(NamedTuple):
@@ -86,7 +88,7 @@ def devices(plan: Plan) -> list[Row]:
 
 
 def idle(plan: Plan) -> list[Row]:
-    """Connected and nothing to do: one, two and four pipelines in a process."""
+    """Connected, all delivered, nothing to do: one, two and four pipelines in a process."""
     found = interleave(plan, {str(count): partial(_idle, plan, count) for count in (1, 2, 4)})
     cpu, megabytes = attrgetter("cpu"), attrgetter("megabytes")
     alone, together = found.values("1", megabytes), found.values("4", megabytes)
@@ -106,7 +108,7 @@ def _idle_row(
     measure: str, unit: str, values: Sequence[float], bar: Bar | None, found: Rounds[Resting]
 ) -> Row:
     problem = found.problem("1", "2", "4")
-    return Row("idle", measure, unit, values, bar=bar, broker=DEFAULT.name, problem=problem)
+    return Row("idle", measure, unit, values, bar=bar, broker=FLOOD.name, problem=problem)
 
 
 def _steady(plan: Plan, consumer: Consumer) -> Costs:
@@ -167,12 +169,28 @@ def _wait_for_all(running: Running, count: int) -> None:
 
 
 def _idle(plan: Plan, count: int) -> Resting:
-    with plan.scratch() as folder, Broker(DEFAULT, folder) as broker:
-        files = [Definition(f"idle-{n}", broker.port, 1).write(folder) for n in range(count)]
-        with edge_process(folder, "run", *map(str, files)) as process:
+    with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
+        defined = [
+            Definition(f"idle-{n}", broker.port, 1, bucket.port, AT_ONCE) for n in range(count)
+        ]
+        files = [str(definition.write(folder)) for definition in defined]
+        with edge_process(folder, "run", *files) as process:
             broker.wait_subscribed(process, count)
+            _pass_through(broker, [Outbox(folder / definition.name) for definition in defined])
             time.sleep(_WARM_UP)
             return _rest(process, plan.seconds)
+
+
+def _pass_through(broker: Broker, outboxes: Sequence[Outbox]) -> None:
+    """A process that has never read or sent anything has not loaded half of its code."""
+    deadline = time.monotonic() + _PATIENCE
+    with flooding(broker, packets(1000, 1)):
+        while any(outbox.read() < 1000 or outbox.buffered().rows for outbox in outboxes):
+            if time.monotonic() > deadline:
+                raise Failed(f"edge: did not deliver, {[one.buffered() for one in outboxes]} wait")
+            time.sleep(0.05)
+    for outbox in outboxes:
+        outbox.close()
 
 
 def _rest(process: Process, seconds: float) -> Resting:

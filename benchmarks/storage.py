@@ -10,7 +10,7 @@ from typing import NamedTuple
 from benchmarks.broker import FLOOD, Broker
 from benchmarks.bucket import Bucket
 from benchmarks.consumers import start_edge
-from benchmarks.definitions import Definition
+from benchmarks.definitions import AT_ONCE, NEVER, Definition
 from benchmarks.flood import watch
 from benchmarks.outbox import Buffered, Outbox
 from benchmarks.plan import Plan, interleave
@@ -18,74 +18,96 @@ from benchmarks.processes import Failed, Process
 from benchmarks.publisher import flooding, packets
 from benchmarks.table import Bar, Row
 
-_NEVER = "{size: 1GiB, every: 1h}"
-_AT_ONCE = "{size: 8MiB, every: 1s}"
 _PATIENCE = 120.0  # seconds for rolling, and for delivering, everything
 
 
 class Stored(NamedTuple):
-    """parcel: bytes at rest per reading after rolling; entry: before; written: to the disk for
-    every byte of an entry, from its commit until its parcel was delivered and deleted.
+    """Bytes per reading as entry and as parcel; bytes written to the disk per byte of an entry.
+
+    live: rolled and delivered as the readings come; outage: all are taken in, then all are rolled,
+    then all are delivered.
     """
 
-    parcel: float
     entry: float
-    written: float
+    parcel: float
+    live: float
+    outage: float
 
     def __str__(self) -> str:
-        return f"{self.parcel:.1f} B at rest, {self.written:.2f} written per entry byte"
+        at_rest = f"{self.entry:.1f} B in entries, {self.parcel:.1f} B in parcels"
+        return f"{at_rest}; written {self.live:.2f} live, {self.outage:.2f} after an outage"
 
 
 def at_rest(plan: Plan) -> list[Row]:
-    """A flood into an outbox whose bucket is away; then it is rolled; then the bucket is back."""
-    found = interleave(plan, {"edge": partial(_store, plan)})
+    """Readings in an outbox whose bucket is away, then is back, and one whose bucket is there."""
+    found = interleave(plan, {"edge": partial(_store, plan, 0), "QoS 1": partial(_store, plan, 1)})
 
-    def row(measure: str, unit: str, of: Callable[[Stored], float], bar: Bar | None) -> Row:
-        values, problem = found.values("edge", of), found.problem("edge")
-        return Row("storage", measure, unit, values, bar=bar, broker=FLOOD.name, problem=problem)
+    def row(
+        measure: str, of: Callable[[Stored], float], bar: Bar | None = None, name: str = "edge"
+    ) -> Row:
+        values, problem = found.values(name, of), found.problem(name)
+        return Row("storage", measure, "B", values, bar=bar, broker=FLOOD.name, problem=problem)
 
     return [
-        row("at rest per reading, rolled", "B", attrgetter("parcel"), Bar("at most", 25.0)),
-        row("at rest per reading, entries", "B", attrgetter("entry"), None),
-        row("written per entry byte", "B", attrgetter("written"), Bar("at most", 3.0)),
+        row("at rest per reading, entries", attrgetter("entry")),
+        row("at rest per reading, rolled", attrgetter("parcel"), Bar("at most", 25.0)),
+        row("written per entry byte", attrgetter("live"), Bar("at most", 3.0)),
+        row("written per entry byte, outage", attrgetter("outage")),
+        row("written per entry byte, QoS 1", attrgetter("live"), name="QoS 1"),
     ]
 
 
-def _store(plan: Plan) -> Stored:
-    """The life of a backlog in three runs of the product, because each stage needs its end seen."""
-    with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
-        away = Definition("bench", broker.port, 1, roll=_NEVER)
-        entries, taken_in = _take_in(away, folder, broker, plan.messages)
-        parcels, rolling = _run_until(
-            away._replace(roll=_AT_ONCE), folder, lambda now: not now.entry_rows
-        )
-        back = away._replace(roll=_AT_ONCE, bucket_port=bucket.port)
-        _, delivering = _run_until(back, folder, lambda now: not now.parcel_rows)
-    written = taken_in + rolling + delivering
+def _store(plan: Plan, qos: int) -> Stored:
+    entries, parcels, outage = _outage(plan, qos)
     return Stored(
-        parcels.parcel_bytes / parcels.parcel_rows,
-        entries.entry_bytes / entries.entry_rows,
-        written / entries.entry_bytes,
+        entries.entry_bytes / entries.rows,
+        parcels.parcel_bytes / parcels.rows,
+        _live(plan, qos) / entries.entry_bytes,
+        outage / entries.entry_bytes,
     )
 
 
+def _outage(plan: Plan, qos: int) -> tuple[Buffered, Buffered, int]:
+    """Three runs, because each stage must be seen at its end: as entries, as parcels, delivered.
+
+    Returns what waited after the first and the second, and the bytes written by all.
+    """
+    with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
+        away = Definition("bench", broker.port, qos, roll=NEVER)
+        entries, taken_in = _take_in(away, folder, broker, plan.messages, lambda now: True)
+        rolling = away._replace(roll=AT_ONCE)
+        parcels, rolled = _run_until(rolling, folder, lambda now: not now.entry_rows)
+        back = rolling._replace(bucket_port=bucket.port)
+        _, delivered = _run_until(back, folder, lambda now: not now.rows)
+    return entries, parcels, taken_in + rolled + delivered
+
+
+def _live(plan: Plan, qos: int) -> int:
+    """The bytes written when the link is up all the time."""
+    with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
+        definition = Definition("bench", broker.port, qos, bucket.port, AT_ONCE)
+        return _take_in(definition, folder, broker, plan.messages, lambda now: not now.rows)[1]
+
+
 def _take_in(
-    definition: Definition, folder: Path, broker: Broker, messages: int
+    definition: Definition,
+    folder: Path,
+    broker: Broker,
+    messages: int,
+    done: Callable[[Buffered], bool],
 ) -> tuple[Buffered, int]:
-    """Flood it; what waits then, and the bytes written since it had subscribed.
+    """Flood it and wait until `done`; what waits then, and the bytes written since it subscribed.
 
     What it writes before that is the reserve, once in the life of an outbox.
     """
-    outbox = Outbox(folder / definition.name)
     running = start_edge(definition, folder)
     with running.process as process:
         broker.wait_subscribed(process)
         before = process.written()
-        with flooding(broker, packets(messages, 1)):
+        with flooding(broker, packets(messages, definition.qos)):
             watch(running, messages)
         running.close()
-        buffered = outbox.buffered()
-        outbox.close()
+        buffered = _wait_until(process, Outbox(folder / definition.name), done)
         return buffered, _written_at_end(process) - before
 
 
@@ -93,16 +115,19 @@ def _run_until(
     definition: Definition, folder: Path, done: Callable[[Buffered], bool]
 ) -> tuple[Buffered, int]:
     """Run it until `done`; what waits then, and the bytes written from start to end."""
-    outbox = Outbox(folder / definition.name)
-    deadline = time.monotonic() + _PATIENCE
     with start_edge(definition, folder).process as process:
-        while not done(outbox.buffered()):
-            if time.monotonic() > deadline or not process.alive():
-                raise Failed(f"edge: stuck with {outbox.buffered()}: {process.complaint()}")
-            time.sleep(0.05)
-        buffered = outbox.buffered()
-        outbox.close()
+        buffered = _wait_until(process, Outbox(folder / definition.name), done)
         return buffered, _written_at_end(process)
+
+
+def _wait_until(process: Process, outbox: Outbox, done: Callable[[Buffered], bool]) -> Buffered:
+    deadline = time.monotonic() + _PATIENCE
+    while not done(now := outbox.buffered()):
+        if time.monotonic() > deadline or not process.alive():
+            raise Failed(f"edge: stuck with {now}: {process.complaint()}")
+        time.sleep(0.05)
+    outbox.close()
+    return now
 
 
 def _written_at_end(process: Process) -> int:

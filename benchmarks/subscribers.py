@@ -53,7 +53,7 @@ def hand_written(port: int, qos: int, store: Path) -> None:
         row = json.loads(message.payload)
         if row["status"] == "ok" and row["temperature"] > 15:
             _, row["line"], row["device"], _ = message.topic.split("/")
-            row["fahrenheit"] = row["temperature"] * 1.8 + 32
+            row["fahrenheit"] = round(row["temperature"] * 1.8 + 32, 2)
             database.execute("INSERT INTO readings VALUES (?, ?)", (row["seq"], json.dumps(row)))
         waiting += 1
         if waiting == 1000:
@@ -77,7 +77,7 @@ def polars_query(rows: Path, results: Path) -> None:
         .filter((pl.col("status") == "ok") & (pl.col("temperature") > 15))
         .with_columns(
             ts=pl.from_epoch("ts", "ms").dt.replace_time_zone("UTC"),
-            fahrenheit=pl.col("temperature") * 1.8 + 32,
+            fahrenheit=(pl.col("temperature") * 1.8 + 32).round(2),
         )
         .sink_ndjson(results)
     )
