@@ -170,8 +170,8 @@ class Channel:
             if self._socket.fileno() >= 0:
                 self._loop.remove_reader(self._socket.fileno())
 
-    def drain(self, messages: Messages, limit: int) -> int:
-        """Read what is there, until `messages` holds `limit`; returns the bytes read.
+    def drain(self, messages: Messages, limit: int) -> None:
+        """Read what is there, until `messages` holds `limit`.
 
         When it raises, `messages` holds what came before.
         """
@@ -179,7 +179,7 @@ class Channel:
         while True:
             self._take(messages, limit)
             if len(messages) >= limit or size >= _READ_MOST:
-                return size
+                return
             data = self._read()
             size += len(data)
             messages.size += len(data)
@@ -187,7 +187,7 @@ class Channel:
             # Not until nothing is left: chasing a broker that still writes means a call per packet.
             if len(data) < READ_SIZE:
                 self._take(messages, limit)
-                return size
+                return
 
     def _take(self, messages: Messages, limit: int) -> None:
         for packet in self._splitter.take(messages, limit):

@@ -67,13 +67,13 @@ class Connection:
             await _wait_for(self._up, patience)
 
     def drain(self, messages: Messages, limit: int) -> int:
-        """Read what is there until `messages` holds `limit`; returns the bytes read.
+        """Read what is there until `messages` holds `limit`; returns how many were added.
 
         Reads nothing where `messages` belongs to an earlier connection.
         """
         if self._channel is None or messages.generation != self.generation:
             return 0
-        before, size = len(messages), messages.size
+        before = len(messages)
         try:
             self._channel.drain(messages, limit)
         except LinkDown as error:
@@ -81,7 +81,7 @@ class Connection:
         if count := len(messages) - before:
             messages.arrivals.append((count, self._clock.now()))
             self.outstanding += sum(map(bool, messages.ids[before:]))
-        return messages.size - size
+        return count
 
     @property
     def settled(self) -> bool:

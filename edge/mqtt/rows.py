@@ -47,7 +47,8 @@ class RowReader:
         if fields is None:
             return None
         captures = dict.fromkeys(self._topics.names, pl.String())
-        return pl.Schema({**fields, **captures, "edge_received": TIMESTAMP})
+        others = {name: kind for name, kind in fields.items() if name not in captures}
+        return pl.Schema({**others, **captures, "edge_received": TIMESTAMP})
 
     def use_remembered_fields(self) -> None:
         """Decode as an earlier run did, where the definition does not name the fields."""
@@ -109,26 +110,25 @@ class RowReader:
     def _decode(
         self, messages: Messages, places: Sequence[int], without: Collection[int]
     ) -> tuple[pl.DataFrame, Sequence[Reject]]:
-        times = chain.from_iterable(repeat(time, count) for count, time in messages.arrivals)
-        payloads: Sequence[bytes] = messages.payloads
-        own = pl.DataFrame(
-            {"place": places, "edge_received": list(times)},
-            schema={"place": pl.UInt32, "edge_received": pl.Int64},
-        )
+        # Eager calls on Series only: each trip through an expression costs a small batch 20 us.
+        place = pl.Series(places, dtype=pl.UInt32)
+        times = list(chain.from_iterable(repeat(time, count) for count, time in messages.arrivals))
+        received = pl.Series("edge_received", times, dtype=pl.Int64).cast(TIMESTAMP)
         taken: Sequence[int] = range(len(messages))
+        payloads: Sequence[bytes] = messages.payloads
         if without:
             taken = [index for index in taken if index not in without]
             payloads = [payloads[index] for index in taken]
-            own = own[taken]
+            place, received = place[taken], received[taken]
         decoded = self._decoder.decode(payloads)
+        rejects = [_reject(messages, taken[index], why) for index, why in decoded.rejects]
+        frame, origin = decoded.frame, decoded.origin
+        if origin is not None:
+            place, received = place[origin], received[origin]
         if self._infers:
             self.seen.learn_fields(self._decoder.fields)
-        rejects = [_reject(messages, taken[index], why) for index, why in decoded.rejects]
-        if decoded.origin is not None:
-            own = own[decoded.origin]
-        captures = self._topics.columns(own["place"])
-        received = own["edge_received"].cast(TIMESTAMP)
-        return decoded.frame.with_columns(*captures.get_columns(), received), rejects
+            frame = frame.drop(self._topics.names, strict=False)
+        return frame.hstack([*self._topics.columns(place), received]), rejects
 
 
 def _reject(messages: Messages, index: int, reason: str) -> Reject:

@@ -130,9 +130,9 @@ class Topics:
         faults = self._faults
         return places, {i: faults[place] for i, place in enumerate(places) if place in faults}
 
-    def columns(self, places: pl.Series) -> pl.DataFrame:
+    def columns(self, places: pl.Series) -> Sequence[pl.Series]:
         """One String column per capture, one row per place; null where the pattern lacks it."""
         if self._table.height != len(self._captures):
             schema = dict.fromkeys(self.names, pl.String)
             self._table = pl.DataFrame(self._captures, schema=schema, orient="row")
-        return self._table[places]
+        return [column[places] for column in self._table.get_columns()]

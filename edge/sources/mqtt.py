@@ -202,10 +202,10 @@ class MqttSource(Endpoint, Source):
         return messages
 
     def _read(self, connection: Connection, messages: Messages) -> int:
-        before = connection.outstanding
-        size = connection.drain(messages, self._batch.rows)
-        self._pace.read(connection.outstanding - before, size)
-        return len(messages)
+        unacknowledged, size = connection.outstanding, messages.size
+        count = connection.drain(messages, self._batch.rows)
+        self._pace.read(connection.outstanding - unacknowledged, messages.size - size)
+        return count
 
     async def _arrival(self, messages: Messages, connection: Connection) -> Arrival:
         rows = await asyncio.to_thread(self._reader.read, messages)

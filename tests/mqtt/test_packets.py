@@ -43,7 +43,7 @@ def variable(value: int) -> bytes:
 def split(
     pieces: Sequence[bytes], five: bool = False, limit: int = 10**9, most: int = 2**20
 ) -> tuple[list[object], list[bytes], str | None]:
-    """All that a splitter makes of `pieces`: messages, other packets, and the error that ended it."""
+    """All that a splitter makes of `pieces`: messages, other packets, the error that ended it."""
     splitter, messages, others = Splitter(five, most), Messages(), list[bytes]()
     found: list[object] = []
     try:

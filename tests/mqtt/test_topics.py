@@ -71,12 +71,16 @@ def test_what_is_no_filter_is_refused_with_the_reason(text: str, reason: str) ->
     assert str(caught.value) == reason
 
 
+def columns(topics: Topics, places: list[int]) -> pl.DataFrame:
+    return pl.DataFrame(topics.columns(pl.Series(places, dtype=pl.UInt32)))
+
+
 def test_captures_are_columns_and_the_first_pattern_that_matches_wins() -> None:
     topics = Topics([Pattern("plant/{line}/x"), Pattern("plant/{line}/{device}"), Pattern("o/{z}")])
     names = [b"plant/1/x", b"plant/2/y", b"o/9", b"plant/1/x"]
     places, faults = topics.places(names)
     assert faults == {}
-    assert topics.columns(pl.Series(places, dtype=pl.UInt32)).rows() == [
+    assert columns(topics, places).rows() == [
         ("1", None, None),
         ("2", "y", None),
         (None, None, "9"),
@@ -91,7 +95,7 @@ def test_a_topic_that_no_pattern_knows_is_a_fault_of_its_message_only() -> None:
         1: "topic matches none of the topics of this source",
         2: "topic is not UTF-8",
     }
-    assert topics.columns(pl.Series(places, dtype=pl.UInt32))["x"].to_list() == [
+    assert columns(topics, places)["x"].to_list() == [
         "1",
         None,
         None,
@@ -105,4 +109,4 @@ def test_endless_new_topics_do_not_fill_the_memory() -> None:
         names = [b"%d" % number for number in range(start, start + 50_000)]
         places, _ = topics.places(names)
         assert max(places) < 200_000
-        assert topics.columns(pl.Series(places, dtype=pl.UInt32))["x"][-1] == names[-1].decode()
+        assert columns(topics, places)["x"][-1] == names[-1].decode()
