@@ -201,8 +201,9 @@ def _config(settings: Mapping[str, Any]) -> Any:
 
 
 def _send_in_pieces(request: Any, **_: Any) -> None:
-    # urllib3 gives one `sendall` of a bytes body the connect timeout for all of it: 8 MiB would
-    # never leave over less than 1.6 MiB/s. A stream goes in pieces of 16 KiB, each with its own.
+    # A body of bytes goes out in one `sendall`, which has the connect timeout for all of it: a full
+    # call to SQS (1 MiB) would never leave over less than 200 kB/s. A stream goes in pieces of
+    # 16 KiB, each with its own timeout; bodies for S3 botocore makes streams by itself.
     if isinstance(request.body, bytes | bytearray):
         request.body = io.BytesIO(request.body)
 

@@ -24,8 +24,10 @@ class Proxy:
     Use as a context manager. `taken` counts the connections so far.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, thin: bool = False) -> None:
+        """thin: with the small buffers of a slow line, so that a sender feels it at once."""
         self._target = target
+        self._thin = thin
         self._change = threading.Condition()
         self._mode: Mode = "up"
         self._after = 0
@@ -70,8 +72,10 @@ class Proxy:
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Small buffers, as on a thin line: otherwise the kernel swallows what should crawl.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
+        if self._thin:
+            # With the segments and buffers of loopback the kernel swallows a megabyte at once.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         listener.bind(("127.0.0.1", port))
         listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()

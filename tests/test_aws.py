@@ -293,7 +293,6 @@ def test_a_bad_line_passes_by_itself(
 def test_a_thin_line_only_needs_time(
     cloud: Cloud, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """urllib3 would give all of a body the connect timeout."""
     monkeypatch.setattr(aws, "CONNECT_TIMEOUT", 0.5)
     queue = cloud.make_queue("q")
     proxy.set("slow", rate=500_000)

@@ -41,4 +41,4 @@ def join(parts: Iterable[Receipt | BaseException]) -> Receipt:
         if not (delivered or refused or rekey):
             raise down
         problems.append(str(down))
-    return Receipt(delivered, refused, rekey, problems[0] if problems else None)
+    return Receipt(tuple(delivered), refused, tuple(rekey), problems[0] if problems else None)
