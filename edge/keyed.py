@@ -51,18 +51,18 @@ class Keyed:
         self.limit = limit
         self.entries: dict[str, tuple[Any, ...]] = {}
         self._rows = 0
-        self._changed: set[str] = set()
+        self._changed: dict[str, None] = {}  # in the order of the rows
         self._schema = pl.Schema({"key": pl.String(), **fields, "gone": pl.Boolean()})
         self._time = list(fields).index("time")
 
     def put(self, key: str, entry: tuple[Any, ...]) -> None:
         self.entries[key] = entry
-        self._changed.add(key)
+        self._changed[key] = None
 
     def forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             del self.entries[key]
-            self._changed.add(key)
+            self._changed[key] = None
 
     def pieces(self, frame: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, bool]]:
         """`frame` cut at the sweeps; True when a sweep is due after the piece."""
@@ -86,15 +86,16 @@ class Keyed:
 
     def snapshot(self, whole: bool) -> bytes:
         """The row count (8 bytes), then an Arrow stream of all entries or of the changed ones."""
-        keys = sorted(self.entries if whole else self._changed)
+        keys = sorted(self.entries) if whole else list(self._changed)
         self._changed.clear()
         count = self._rows.to_bytes(_COUNT, "little")
         return count + self._table(keys) if keys else count
 
     def _table(self, keys: Sequence[str]) -> bytes:
         gone = (None,) * (len(self._schema) - 2)
-        rows = [(key, *self.entries.get(key, gone), key not in self.entries) for key in keys]
-        frame = pl.DataFrame(rows, schema=self._schema, orient="row")
+        columns = zip(*[self.entries.get(key, gone) for key in keys], strict=True)
+        missing = [key not in self.entries for key in keys]
+        frame = pl.DataFrame([keys, *map(list, columns), missing], schema=self._schema)
         return frame.write_ipc_stream(None, compression="zstd").getvalue()
 
     def restore(self, states: Sequence[bytes]) -> None:

@@ -33,7 +33,7 @@ def require(names: Iterable[str], columns: Iterable[str], where: str) -> None:
         if name not in present:
             near = get_close_matches(name, present, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            has = ", ".join(present)
+            has = ", ".join(column for column in present if not column.startswith("edge_"))
             raise DefinitionError(
                 f"{where}: column {name!r} is not in the batch, which has {has}{hint}"
             )

@@ -121,6 +121,8 @@ class Meaning:
         _, variant = function_name(body)
         if variant == "IsIn":
             inputs = [self._without_nan(inputs[0]), self._timely_list(inputs[1], inputs[0])]
+        if variant == "Slice" and len(inputs) == 3 and "Literal" not in inputs[2]:
+            inputs[2] = dump(load(inputs[2]).clip(0))  # a negative length fails in polars
         if body["function"] == {"Sql": {"Binary": "IntDiv"}} and self._any_float(inputs):
             # polars' own cast to a whole number fails for NaN and infinity
             left, right = map(load, inputs)

@@ -12,8 +12,7 @@ from edge.expression.tree import Node, children, dump, function_name, load
 # later is refused until somebody has looked at it.
 _FUNCTIONS = """
 Abs Atan2 Ceil Clip Coalesce Exp FillNull Floor Log Log1p MaxHorizontal MinHorizontal Pow Round
-Sign
-Sql.Binary Sql.IsIn Sql.Round Sql.ToFloat TemporalExpr Trigonometry Truncate
+Sign Sql.Binary Sql.IsIn Sql.Round Sql.ToFloat TemporalExpr Trigonometry Truncate
 StructExpr.FieldByName Bitwise.CountOnes Bitwise.CountZeros
 Boolean.IsFinite Boolean.IsIn Boolean.IsInfinite Boolean.IsNan Boolean.IsNotNan Boolean.IsNotNull
 Boolean.IsNull Boolean.Not

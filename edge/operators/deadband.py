@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from math import isfinite
+from datetime import timedelta
+from math import inf, isfinite
 from typing import Annotated
 
 import polars as pl
@@ -15,7 +16,6 @@ from edge.keyed import Keyed, event_times, key_text
 from edge.operators import Operator
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_NEW = (None, None)
 
 
 def _check_change(change: float | str) -> float | str:
@@ -67,12 +67,9 @@ class Deadband(Operator):
     )
     max_keys: int = Field(100_000, ge=1, description="How many series are remembered.")
 
-    _memory: Keyed = PrivateAttr()
+    _watch: "_Watch" = PrivateAttr()
     _key: pl.Expr = PrivateAttr()
     _time: str = PrivateAttr()
-    _absolute: float = PrivateAttr()
-    _relative: float = PrivateAttr()
-    _beat: int | None = PrivateAttr()
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         by = stream.key if self.by is None else self.by
@@ -83,100 +80,84 @@ class Deadband(Operator):
                 f"deadband: column {self.column!r} must be a number, got {columns[self.column]}; "
                 "for text, use dedupe with count: 1"
             )
-        self._memory = Keyed({"value": pl.Float64(), "time": pl.Int64()}, self.max_keys)
+        percent = _PERCENT.fullmatch(self.change) if isinstance(self.change, str) else None
+        self._watch = _Watch(
+            absolute=0.0 if percent else float(self.change),
+            relative=float(percent[1]) / 100 if percent else 0.0,
+            beat=None if self.heartbeat is None else self.heartbeat // timedelta(microseconds=1),
+            memory=Keyed({"value": pl.Float64(), "time": pl.Int64()}, self.max_keys),
+        )
         self._key = key_text(by, columns)
         self._time = stream.time
-        percent = _PERCENT.fullmatch(self.change) if isinstance(self.change, str) else None
-        self._relative = float(percent[1]) / 100 if percent else 0.0
-        self._absolute = 0.0 if percent else float(self.change)
-        beat = self.heartbeat
-        self._beat = None if beat is None else round(beat.total_seconds() * 1_000_000)
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
         parts = [frame.clear()]
-        for piece, full in self._memory.pieces(frame):
+        for piece, full in self._watch.memory.pieces(frame):
             if kept := self._passing(piece):
                 parts.append(piece[kept])
             if full:
-                self._memory.sweep()
+                self._watch.memory.sweep()
         return pl.concat(parts)
 
     def _passing(self, frame: pl.DataFrame) -> list[int]:
-        """Indices of the rows that pass, in order; remembers them."""
         keys = frame.select(self._key).to_series().to_list()
-        values = frame[self.column].cast(pl.Float64)
-        times = event_times(frame, self._time)
-        stirred = self._stirred(keys, values, times)
-        if not stirred:
-            return []
-        hot = {keys[index] for index in stirred}
-        # what a hot key brings before its first stirred row does not pass, so nothing is missed
-        rows = [index for index in range(stirred[0], len(keys)) if keys[index] in hot]
-        return self._follow(rows, keys, values.to_list(), times)
+        values = frame[self.column].cast(pl.Float64).to_list()
+        return self._watch.passing(keys, values, event_times(frame, self._time))
 
-    def _stirred(
-        self, keys: Sequence[str], values: pl.Series, times: Sequence[int | None]
-    ) -> list[int]:
-        """Rows that would pass if nothing before them in this batch did."""
-        entries = self._memory.entries
-        remembered = [entries.get(key, _NEW) for key in keys]
-        state = pl.DataFrame(
-            {
-                "x": values,
-                "last": pl.Series([entry[0] for entry in remembered], dtype=pl.Float64),
-                "new": pl.Series([entry is _NEW for entry in remembered], dtype=pl.Boolean),
-            }
-        )
-        stirs = pl.col("new") | self._moved()
-        if self._beat is not None:
-            state = state.with_columns(
-                pl.Series("t", times, dtype=pl.Int64),
-                pl.Series("seen", [entry[1] for entry in remembered], dtype=pl.Int64),
-            )
-            elapsed = pl.col("t") - pl.col("seen") >= self._beat
-            first = pl.col("t").is_not_null() & pl.col("seen").is_null()
-            stirs = stirs | elapsed.fill_null(first)
-        return state.select(stirs).to_series().arg_true().to_list()
+    def snapshot(self, whole: bool) -> bytes | None:
+        return self._watch.memory.snapshot(whole)
 
-    def _moved(self) -> pl.Expr:
-        """`_moves` over columns; polars takes NaN for equal to NaN."""
-        x, last = pl.col("x"), pl.col("last")
-        band = last.abs() * self._relative if self._relative else pl.lit(self._absolute)
-        finite = x.is_finite() & last.is_finite()
-        return pl.when(finite).then((x - last).abs() > band).otherwise(x.ne_missing(last))
+    def restore(self, states: Sequence[bytes]) -> None:
+        self._watch.memory.restore(states)
 
-    def _moves(self, x: float | None, last: float | None) -> bool:
-        if x is None or last is None:
-            return x is not last
-        if isfinite(x) and isfinite(last):
-            band = abs(last) * self._relative if self._relative else self._absolute
-            return abs(x - last) > band
-        return x != last and (x == x or last == last)
 
-    def _due(self, now: int | None, seen: int | None) -> bool:
-        if self._beat is None or now is None:
-            return False
-        return seen is None or now - seen >= self._beat
+class _Watch:
+    """Value and time of the last passed row per key, and whether another one passes.
 
-    def _follow(
+    A class of its own because attributes of a pydantic model cost ten times as much in a loop.
+    """
+
+    def __init__(self, absolute: float, relative: float, beat: int | None, memory: Keyed) -> None:
+        """beat: microseconds. The band is `absolute`, or `relative` times the last value."""
+        self.absolute = absolute
+        self.relative = relative
+        self.beat = beat
+        self.memory = memory
+
+    def passing(
         self,
-        rows: Sequence[int],
         keys: Sequence[str],
         values: Sequence[float | None],
         times: Sequence[int | None],
     ) -> list[int]:
-        kept = []
-        for index in rows:
-            key, value, now = keys[index], values[index], times[index]
-            entry = self._memory.entries.get(key, _NEW)
-            if entry is _NEW or self._moves(value, entry[0]) or self._due(now, entry[1]):
-                kept.append(index)
-                self._memory.put(key, (value, entry[1] if now is None else now))
-        return kept
+        """Indices of the rows that pass, in order; remembers them."""
+        absolute, relative, beat = self.absolute, self.relative, self.beat
+        entries = self.memory.entries
+        passed = []
+        for index, key in enumerate(keys):
+            entry = entries.get(key)
+            value, now = values[index], times[index]
+            if entry is not None:
+                last, seen = entry
+                if value is not None and last is not None:  # the usual case first, and no call
+                    band = abs(last) * relative if relative else absolute
+                    moved = not abs(value - last) <= band < inf and self._moves(value, last)
+                else:
+                    moved = value is not last
+                if not moved and (beat is None or not self._due(now, seen)):
+                    continue
+                now = seen if now is None else now
+            passed.append(index)
+            self.memory.put(key, (value, now))
+        return passed
 
-    def snapshot(self, whole: bool) -> bytes | None:
-        return self._memory.snapshot(whole)
+    def _moves(self, x: float, last: float) -> bool:
+        if isfinite(x) and isfinite(last):
+            return abs(x - last) > (abs(last) * self.relative if self.relative else self.absolute)
+        return x != last and (x == x or last == last)
 
-    def restore(self, states: Sequence[bytes]) -> None:
-        self._memory.restore(states)
+    def _due(self, now: int | None, seen: int | None) -> bool:
+        if now is None or self.beat is None:
+            return False
+        return seen is None or now - seen >= self.beat

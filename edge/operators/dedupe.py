@@ -1,7 +1,8 @@
 """`dedupe`: drops rows that came already."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 
 import polars as pl
 from pydantic import Field, PrivateAttr, model_validator
@@ -59,13 +60,10 @@ class Dedupe(Operator):
     )
     max_rows: int = Field(100_000, ge=1, description="How many kept rows are remembered.")
 
-    _memory: Keyed = PrivateAttr()
+    _kept: "_Kept" = PrivateAttr()
     _row: pl.Expr = PrivateAttr()
     _series: pl.Expr = PrivateAttr()
     _time: str = PrivateAttr()
-    _span: int = PrivateAttr()
-    _latest: dict[str, int] = PrivateAttr(default_factory=dict)
-    """Per series the highest stamp: event time of the newest kept row, or how many were kept."""
 
     @model_validator(mode="after")
     def _has_one_reach(self) -> "Dedupe":
@@ -74,93 +72,103 @@ class Dedupe(Operator):
         return self
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
-        plain = [name for name in columns if not name.startswith("edge_")]
-        names = self.columns or plain
+        names = self.columns or [name for name in columns if not name.startswith("edge_")]
         by = list(stream.key if self.by is None else self.by)
         timed = [] if self.within is None else [stream.time]
         require([*names, *by, *timed], columns, "dedupe")
-        fields: dict[str, pl.DataType] = {
-            "series": pl.String(),
-            "stamp": pl.Int64(),
-            "time": pl.Int64(),
-        }
-        self._memory = Keyed(fields, self.max_rows)
+        within = None if self.within is None else self.within // timedelta(microseconds=1)
+        self._kept = _Kept(within, self.count, self.max_rows)
         self._row = key_text(list(dict.fromkeys([*by, *names])), columns)
         self._series = key_text(by, columns)
         self._time = stream.time
-        self._span = self.count or round(self._seconds * 1_000_000)
         return columns
-
-    @property
-    def _seconds(self) -> float:
-        return self.within.total_seconds() if self.within else 0.0
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
         parts = [frame.clear()]
-        fresh = self._fresh_by_count if self.count else self._fresh_by_time
-        for piece, full in self._memory.pieces(frame):
-            if kept := self._kept(piece, fresh):
-                parts.append(piece[kept])
+        for piece, full in self._kept.memory.pieces(frame):
+            if fresh := self._fresh(piece):
+                parts.append(piece[fresh])
             if full:
-                self._sweep()
+                self._kept.sweep()
         return pl.concat(parts)
 
-    def _kept(self, frame: pl.DataFrame, fresh: Callable[..., bool]) -> list[int]:
+    def _fresh(self, frame: pl.DataFrame) -> list[int]:
         rows = frame.select(self._row).to_series().to_list()
         series = frame.select(self._series).to_series().to_list()
-        times = event_times(frame, self._time)
+        return self._kept.fresh(rows, series, event_times(frame, self._time))
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        return self._kept.memory.snapshot(whole)
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        self._kept.memory.restore(states)
+        self._kept.find_latest()
+
+
+class _Kept:
+    """Rows that were kept, each with its stamp, and whether another one is fresh.
+
+    A stamp is the event time in microseconds, or counts the rows kept of a series. What lies `span`
+    or more behind the latest stamp of its series is as good as forgotten. A class of its own
+    because attributes of a pydantic model cost ten times as much in a loop.
+    """
+
+    def __init__(self, within: int | None, count: int | None, limit: int) -> None:
+        self.count = count
+        self.span = count or within or 0
+        fields = {"series": pl.String(), "stamp": pl.Int64(), "time": pl.Int64()}
+        self.memory = Keyed(fields, limit)
+        self.latest: dict[str, int] = {}
+
+    def fresh(
+        self, rows: Sequence[str], series: Sequence[str], times: Sequence[int | None]
+    ) -> list[int]:
+        """Indices of the rows that are kept, in order; remembers them."""
+        is_fresh = self._fresh_by_count if self.count else self._fresh_by_time
         return [
-            index
-            for index, known in enumerate(zip(rows, series, times, strict=True))
-            if fresh(*known)
+            index for index, row in enumerate(rows) if is_fresh(row, series[index], times[index])
         ]
 
     def _fresh_by_time(self, row: str, series: str, now: int | None) -> bool:
         if now is None:
             return True
-        latest = max(now, self._latest.get(series, now))
-        entry = self._memory.entries.get(row)
+        latest = self.latest.get(series, now)
+        if now > latest:
+            latest = now
+        entry = self.memory.entries.get(row)
+        stamp = now
         if entry is not None:
             stamp = entry[1]
-            if latest - stamp < self._span and stamp - now < self._span:
+            if latest - stamp < self.span and stamp - now < self.span:
                 return False
-        newest = now if entry is None else max(now, entry[1])
-        self._memory.put(row, (series, newest, newest))
-        self._latest[series] = latest
+            stamp = max(now, stamp)
+        self.memory.put(row, (series, stamp, stamp))
+        self.latest[series] = latest
         return True
 
     def _fresh_by_count(self, row: str, series: str, now: int | None) -> bool:
-        kept = self._latest.get(series, 0)
-        entry = self._memory.entries.get(row)
-        if entry is not None and kept - entry[1] < self._span:
+        kept = self.latest.get(series, 0)
+        entry = self.memory.entries.get(row)
+        if entry is not None and kept - entry[1] < self.span:
             return False
-        self._memory.put(row, (series, kept + 1, now))
-        self._latest[series] = kept + 1
+        self.memory.put(row, (series, kept + 1, now))
+        self.latest[series] = kept + 1
         return True
 
-    def _sweep(self) -> None:
-        entries = self._memory.entries
-        self._memory.forget(
-            [
-                row
-                for row, (series, stamp, _) in entries.items()
-                if self._latest[series] - stamp >= self._span
-            ]
+    def sweep(self) -> None:
+        """Forget what is out of reach, then down to the limit."""
+        entries, latest = self.memory.entries, self.latest
+        self.memory.forget(
+            [row for row, entry in entries.items() if latest[entry[0]] - entry[1] >= self.span]
         )
-        excess = len(entries) - self.max_rows
+        excess = len(entries) - self.memory.limit
         if excess > 0:
-            log.warning("dedupe forgets %d rows beyond max_rows %d", excess, self.max_rows)
-        self._memory.sweep()
-        self._find_latest()
+            log.warning("dedupe forgets %d rows beyond max_rows %d", excess, self.memory.limit)
+        self.memory.sweep()
+        self.find_latest()
 
-    def _find_latest(self) -> None:
-        self._latest.clear()
-        for series, stamp, _ in self._memory.entries.values():
-            self._latest[series] = max(stamp, self._latest.get(series, stamp))
-
-    def snapshot(self, whole: bool) -> bytes | None:
-        return self._memory.snapshot(whole)
-
-    def restore(self, states: Sequence[bytes]) -> None:
-        self._memory.restore(states)
-        self._find_latest()
+    def find_latest(self) -> None:
+        """The latest stamps, from the rows remembered; at work they are kept up to date."""
+        self.latest.clear()
+        for series, stamp, _ in self.memory.entries.values():
+            self.latest[series] = max(stamp, self.latest.get(series, stamp))

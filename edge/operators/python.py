@@ -2,8 +2,7 @@
 
 import importlib
 import importlib.util
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,7 +108,10 @@ class Python(Operator):
         return self._process_rows(frame) if self.rows else self._process_columns(frame)
 
     def _process_columns(self, frame: pl.DataFrame) -> pl.DataFrame:
-        result = self._ask(frame)
+        try:
+            result = self._call(frame)
+        except Exception as error:
+            raise self._failure(error) from error
         if not isinstance(result, pl.DataFrame):
             raise DataError(
                 f"{self._where}: must return a polars.DataFrame, got {type(result).__name__}; "
@@ -134,36 +136,43 @@ class Python(Operator):
 
     def _process_rows(self, frame: pl.DataFrame) -> pl.DataFrame:
         aside = [name for name in frame.columns if name.startswith("edge_")]
-        results: list[Mapping[str, Any]] = []
-        origin: list[int] = []
-        for index, row in enumerate(frame.drop(aside).iter_rows(named=True)):
-            before = len(results)
-            results.extend(self._answers(row))
-            origin.extend(itertools.repeat(index, len(results) - before))
         schema = {name: dtype for name, dtype in self._out.items() if name not in aside}
+        results, origin = self._answers(frame.drop(aside), schema.keys())
         try:
             made = pl.DataFrame(results, schema=schema, orient="row", strict=True)
         except (PolarsError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self._where}: returned a row of wrong types: {error}") from error
-        carried = frame.select(aside)[origin]
-        return made.hstack(carried).select(self._out.names())
+        return made.hstack(frame.select(aside)[origin]).select(self._out.names())
 
-    def _answers(self, row: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
-        answer = self._ask(row)
-        for made in answer if isinstance(answer, list) else () if answer is None else (answer,):
-            if not isinstance(made, Mapping):
-                raise DataError(
-                    f"{self._where}: must return a dict, None or a list of dicts, "
-                    f"got {type(made).__name__}"
-                )
-            self._compare(made, [name for name in self._out if not name.startswith("edge_")])
-            yield made
+    def _answers(
+        self, frame: pl.DataFrame, names: Set[str]
+    ) -> tuple[list[Mapping[str, Any]], list[int]]:
+        """The rows that came back, and for each the index of the row it was made of."""
+        results: list[Mapping[str, Any]] = []
+        origin: list[int] = []
+        call = self._call  # attributes of a pydantic model are slow in a loop
+        for index, row in enumerate(frame.iter_rows(named=True)):
+            try:
+                answer = call(row)
+            except Exception as error:
+                raise self._failure(error) from error
+            for made in answer if isinstance(answer, list) else () if answer is None else (answer,):
+                if not isinstance(made, dict) or made.keys() != names:
+                    self._check_row(made, names)
+                results.append(made)
+                origin.append(index)
+        return results, origin
 
-    def _ask(self, given: Any) -> Any:
-        try:
-            return self._call(given)
-        except Exception as error:
-            raise DataError(f"{self._where}: {type(error).__name__}: {error}") from error
+    def _check_row(self, made: Any, names: Set[str]) -> None:
+        if not isinstance(made, Mapping):
+            raise DataError(
+                f"{self._where}: must return a dict, None or a list of dicts, "
+                f"got {type(made).__name__}"
+            )
+        self._compare(made, names)
+
+    def _failure(self, error: Exception) -> DataError:
+        return DataError(f"{self._where}: {type(error).__name__}: {error}")
 
     def _compare(self, got: Any, wanted: Any) -> None:
         if len(got) == len(wanted) and all(name in got for name in wanted):
