@@ -10,7 +10,7 @@ from edge.outbox.buffer import Buffer
 from edge.outbox.eviction import evict_oldest, evict_refused
 from edge.outbox.file import OutboxFile
 from edge.outbox.model import NewEntry
-from edge.outbox.room import cost
+from edge.outbox.room import cost, free_bytes
 
 
 class Admitted(NamedTuple):
@@ -20,40 +20,41 @@ class Admitted(NamedTuple):
     turned_away: Sequence[NewEntry]
 
 
-def admit(
-    file: OutboxFile, db: sqlite3.Connection, entries: Sequence[NewEntry], rest: int
-) -> Admitted:
+def admit(file: OutboxFile, entries: Sequence[NewEntry], rest: int) -> Admitted:
     """Make room for `entries` and `rest` bytes of memory and rejects, as the policies say.
 
-    Runs inside the transaction of the commit. Raises OutboxFull when rows have to wait outside.
+    What is dropped for it is gone, and ledgered, before the commit that follows. Raises OutboxFull
+    when rows have to wait outside.
     """
-    stored = [entry for entry in entries if _within_share(file, db, entry)]
-
-    if not file.room.fits(db, need(stored, rest)):
-        stored = _make_way(file, db, stored, rest)
+    stored = [entry for entry in entries if _within_share(file, entry)]
+    if not _find_room(file, need(stored, rest), losing=[]):
+        stored = [e for e in stored if policy(file, file.buffers[e.sink]) != "drop_newest"]
+        losing = [b for b in file.buffers.values() if policy(file, b) == "drop_oldest"]
+        if not _find_room(file, need(stored, rest), losing):
+            _squeeze(file, stored, rest)
     kept = {id(entry) for entry in stored}
     return Admitted(stored, [entry for entry in entries if id(entry) not in kept])
 
 
-def _make_way(
-    file: OutboxFile, db: sqlite3.Connection, entries: Sequence[NewEntry], rest: int
-) -> list[NewEntry]:
-    """Drop what the policies give up, lost rows first; gives the entries that are stored now."""
-    stored = list(entries)
+def _find_room(file: OutboxFile, need: int, losing: Sequence[Buffer]) -> bool:
+    """Whether `need` bytes fit, after dropping rows of `losing`, and rows that are lost already."""
+    if file.make_fit(need):
+        return True
+    wanted = need + max(0, file.room.excess(file.db, need))
+    droppable = sum(b.refused_bytes for b in file.buffers.values())
+    droppable += sum(b.waiting_bytes for b in losing)
+    if wanted > droppable + free_bytes(file.db):
+        return False  # something else takes the room: a reader, a file set aside, the disk
 
-    def enough() -> bool:
-        return file.room.fits(db, need(stored, rest))
+    def work(db: sqlite3.Connection) -> None:
+        def enough() -> bool:
+            return free_bytes(db) >= wanted
 
-    if file.room.could_fit(db, need(stored, rest)):
         evict_refused(db, file.buffers.values(), enough)
-    if not enough():
-        stored = [e for e in stored if policy(file, file.buffers[e.sink]) != "drop_newest"]
-    if not enough() and file.room.could_fit(db, need(stored, rest)):
-        losing = [b for b in file.buffers.values() if policy(file, b) == "drop_oldest"]
         evict_oldest(db, losing, enough, file.clock.now())
-    if not enough():
-        _squeeze(file, db, stored, rest)
-    return stored
+
+    file.evict(work)
+    return file.make_fit(need)
 
 
 def need(entries: Sequence[NewEntry], rest: int) -> int:
@@ -66,7 +67,7 @@ def policy(file: OutboxFile, buffer: Buffer) -> str:
     return buffer.limits.when_full or file.limits.when_full
 
 
-def _within_share(file: OutboxFile, db: sqlite3.Connection, entry: NewEntry) -> bool:
+def _within_share(file: OutboxFile, entry: NewEntry) -> bool:
     """Whether the sink's own `max_size` lets the entry in, after dropping what may be dropped."""
     buffer = file.buffers[entry.sink]
     limit = buffer.limits.max_size
@@ -74,11 +75,13 @@ def _within_share(file: OutboxFile, db: sqlite3.Connection, entry: NewEntry) -> 
     def enough() -> bool:
         return limit is None or buffer.bytes + len(entry.body) <= limit
 
-    if enough():
-        return True
-    evict_refused(db, [buffer], enough)
-    if policy(file, buffer) == "drop_oldest":
-        evict_oldest(db, [buffer], enough, file.clock.now())
+    def work(db: sqlite3.Connection) -> None:
+        evict_refused(db, [buffer], enough)
+        if policy(file, buffer) == "drop_oldest":
+            evict_oldest(db, [buffer], enough, file.clock.now())
+
+    if not enough():
+        file.evict(work)
     if not enough() and policy(file, buffer) == "block":
         raise OutboxFull(
             f"outbox {file.folder}: sink {entry.sink!r} is full at {format_size(buffer.bytes)} of "
@@ -87,10 +90,8 @@ def _within_share(file: OutboxFile, db: sqlite3.Connection, entry: NewEntry) -> 
     return enough()
 
 
-def _squeeze(
-    file: OutboxFile, db: sqlite3.Connection, stored: Sequence[NewEntry], rest: int
-) -> None:
+def _squeeze(file: OutboxFile, stored: Sequence[NewEntry], rest: int) -> None:
     """Let memory, position and ledger through when no rows come with them; else rows wait."""
-    if stored or not file.room.fits(db, need((), rest), keep_reserve=False):
+    if stored or not file.room.fits(file.db, need((), rest), keep_reserve=False):
         raise OutboxFull(file.describe_full(f"{format_size(need(stored, rest))} more do not fit"))
     file.room.give_up_reserve()

@@ -16,14 +16,23 @@ from edge.outbox.buffer import Buffer, Numbers, load_buffers
 from edge.outbox.memory import Memory
 from edge.outbox.model import Entry, Limits, Loss, SinkLimits
 from edge.outbox.rescue import Rescue, copy_state, keep_body, move_aside, unfinished
-from edge.outbox.room import Room, cost, empty_wal, size_of, sync_folder
+from edge.outbox.room import (
+    Room,
+    cost,
+    empty_wal,
+    free_bytes,
+    is_loose,
+    shrink,
+    size_of,
+    sync_folder,
+)
 from edge.outbox.schema import FILE, PAGE_SIZE, connect, is_damage, is_full
 
 log = logging.getLogger("edge.outbox")
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-_TRIES = 3
+_TRIES = 2
 
 
 class OutboxFile:
@@ -197,28 +206,43 @@ class OutboxFile:
             self.set_aside(error)
         return work(self.db)
 
-    def write(self, work: Work[T], need: int, *, leaving: bool = False) -> T:
+    def write(self, work: Work[T], need: int = 0, *, leaving: bool = False) -> T:
         """Do `work` in one durable transaction that writes about `need` bytes.
 
-        leaving: it takes rows out, so the room of the reserve may be used. Work is done again from
+        leaving: it takes rows out, so the room of the reserve may be used; other work has asked
+        `make_fit` before. Work is done again from
         the start when the disk was full or the file damaged, so it must not change anything but
         the database and the buffers' counters. Raises OutboxFull.
         """
-        self._make_ready(need, leaving)
+        if leaving:
+            self._make_ready(need)
         for attempt in range(_TRIES):
             try:
-                return self._transact(work)
+                result = self._transact(work)
             except sqlite3.Error as error:
-                if is_damage(error):
-                    self.set_aside(error)
-                elif not is_full(error) or attempt == _TRIES - 1:
-                    raise
-                elif attempt or not leaving:
-                    raise OutboxFull(self.describe_full("the disk is full")) from error
-                else:
-                    self.room.give_up_reserve()
-                    self._empty_wal()
-        raise OutboxFull(self.describe_full("the disk is full"))
+                self._recover(error, leaving and not attempt)
+            else:
+                self._restore_reserve()
+                return result
+        return self._transact(work)
+
+    def evict(self, work: Work[None]) -> None:
+        """Do work that drops rows, in a transaction of its own."""
+        self.write(work, cost(0, 1), leaving=True)
+        for buffer in self.buffers.values():
+            buffer.find_oldest(self.db)
+
+    def _recover(self, error: sqlite3.Error, leaving: bool) -> None:
+        """Do what lets a failed transaction be tried again, or raise."""
+        if is_damage(error):
+            self.set_aside(error)
+        elif is_full(error) and leaving:
+            self.room.give_up_reserve()
+            self._empty_wal()
+        elif is_full(error):
+            raise OutboxFull(self.describe_full("the disk is full")) from error
+        else:
+            raise error
 
     def _transact(self, work: Work[T]) -> T:
         db = self.db
@@ -243,24 +267,50 @@ class OutboxFile:
         except sqlite3.Error:
             log.debug("the counters cannot be read again", exc_info=True)
 
-    def _make_ready(self, need: int, leaving: bool) -> None:
-        """See to it that `need` bytes fit, as far as that is possible without dropping rows."""
-        room = self.room
-        if not room.fits(self.db, need):
-            self._empty_wal()
-        if leaving and not room.fits(self.db, need):
-            if not room.fits(self.db, need, keep_reserve=False):
-                raise OutboxFull(self.describe_full(f"{format_size(need)} more do not fit"))
-            room.give_up_reserve()
+    def _make_ready(self, need: int) -> None:
+        """See to it that `need` bytes fit, at the expense of the reserve if it must be."""
+        if self.make_fit(need):
+            return
+        if not self.room.fits(self.db, need, keep_reserve=False):
+            raise OutboxFull(self.describe_full(f"{format_size(need)} more do not fit"))
+        self.room.give_up_reserve()
 
-    def _empty_wal(self) -> None:
+    def make_fit(self, need: int) -> bool:
+        """Whether `need` bytes fit, after giving back what lies idle: the WAL, then free pages."""
+        if self.room.fits(self.db, need):
+            return True
+        emptied = self._empty_wal()
+        while emptied and not self.room.fits(self.db, need):
+            if self.room.excess(self.db, need) <= 0 or not free_bytes(self.db):
+                return False
+            self._at_the_reserve(shrink)
+            emptied = self._empty_wal()
+        return emptied
+
+    def shrink_step(self) -> bool:
+        """Give some disk back if most of the file is free; whether there may be more to give."""
+        if not self.read(is_loose):
+            return False
+        self._at_the_reserve(shrink)
+        return True
+
+    def _empty_wal(self) -> bool:
+        return self._at_the_reserve(empty_wal)
+
+    def _at_the_reserve(self, work: Work[T]) -> T:
+        """Do work that makes room; on a full disk it takes the room of the reserve to do so."""
         try:
-            empty_wal(self.db)
+            return work(self.db)
         except sqlite3.OperationalError as error:
             if not is_full(error):
                 raise
-            self.room.give_up_reserve()
-            empty_wal(self.db)
+        self.room.give_up_reserve()
+        return work(self.db)
+
+    def _restore_reserve(self) -> None:
+        if not self.room.reserved:
+            self._empty_wal()
+            self.room.restore_reserve(self.db)
 
     def describe_full(self, what: str) -> str:
         """The message of OutboxFull: how full, how old, what will help."""

@@ -12,6 +12,7 @@ SMALLEST = 32 * 2**20
 RESERVE = 16 * 2**20
 _WAL_LIMIT = 8 * 2**20
 _FIXED = 32 * PAGE_SIZE  # tree and list pages that a transaction touches beside its rows
+_SHRINK_PAGES = 256
 _PER_ROW = 256  # record header, keys, index entries
 
 
@@ -39,6 +40,7 @@ class Room:
         self._reserve = folder / "reserve"
         self._file, self._wal, self._shm = (folder / (FILE + end) for end in ("", "-wal", "-shm"))
         self.aside = 0
+        self.reserved = False
 
     def on_disk(self) -> int:
         """Bytes that the folder occupies now."""
@@ -47,18 +49,23 @@ class Room:
 
     def fits(self, db: sqlite3.Connection, need: int, *, keep_reserve: bool = True) -> bool:
         """Whether a transaction that writes `need` bytes stays under the cap and on the disk."""
-        free = _pragma(db, "freelist_count") * PAGE_SIZE
-        return self._total(db, max(0, need - free), need, keep_reserve) <= self._ceiling()
+        growth = max(0, need - free_bytes(db))
+        return self._total(db, growth, need, keep_reserve) <= self._ceiling()
 
-    def could_fit(self, db: sqlite3.Connection, need: int) -> bool:
-        """Whether `need` bytes would fit once enough rows were dropped from the file."""
-        return self._total(db, 0, need, True) <= self._ceiling()
+    def excess(self, db: sqlite3.Connection, need: int) -> int:
+        """Bytes by which the file is too large for `need` more, even if they fit into free pages.
+
+        Negative: it could grow by as much.
+        """
+        return self._total(db, 0, need, True) - self._ceiling()
 
     def _total(self, db: sqlite3.Connection, growth: int, wal: int, keep_reserve: bool) -> int:
         pages = max(_pragma(db, "page_count") * PAGE_SIZE, size_of(self._file))
-        log = max(size_of(self._wal), self.wal_limit) + wal
-        index = size_of(self._shm) + log // 128
-        return pages + growth + log + index + self.aside + keep_reserve * RESERVE
+        log = size_of(self._wal)
+        if keep_reserve:  # the WAL may grow to its limit before it is emptied
+            log = max(log, self.wal_limit)
+        index = size_of(self._shm) + (log + wal) // 128
+        return pages + growth + log + wal + index + self.aside + keep_reserve * RESERVE
 
     def _ceiling(self) -> int:
         """The cap, or what the disk can still give if that is less."""
@@ -97,19 +104,18 @@ class Room:
     def give_up_reserve(self) -> None:
         """Release the reserve: at ENOSPC not even a DELETE succeeds without it."""
         self._reserve.unlink(missing_ok=True)
+        self.reserved = False
 
-    def restore_reserve(self, db: sqlite3.Connection) -> bool:
-        """Write the reserve again if it is missing and there is room; whether it is there."""
-        if size_of(self._reserve) == RESERVE:
-            return True
-        if not self.fits(db, _FIXED):
-            return False
+    def restore_reserve(self, db: sqlite3.Connection) -> None:
+        """Write the reserve again if it is missing and there is room."""
+        self.reserved = size_of(self._reserve) == RESERVE
+        if self.reserved or not self.fits(db, _FIXED):
+            return
         try:
             self._write_reserve()
+            self.reserved = True
         except OSError:
             self.give_up_reserve()
-            return False
-        return True
 
     def _write_reserve(self) -> None:
         handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -130,13 +136,21 @@ def empty_wal(db: sqlite3.Connection) -> bool:
     return not busy
 
 
-def shrink(db: sqlite3.Connection, pages: int) -> bool:
-    """Give up to `pages` free pages back to the disk if most of the file is free; more to do?"""
-    free, count = _pragma(db, "freelist_count"), _pragma(db, "page_count")
-    if free * 2 < count or free * PAGE_SIZE < _WAL_LIMIT:
-        return False
-    db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-    return True
+def is_loose(db: sqlite3.Connection) -> bool:
+    """Whether most of the file is free, so that it is worth giving back."""
+    free = free_bytes(db)
+    return free > _WAL_LIMIT and free * 2 > _pragma(db, "page_count") * PAGE_SIZE
+
+
+def shrink(db: sqlite3.Connection) -> None:
+    """Take up to 256 free pages out of the file; it gets shorter when the WAL is emptied."""
+    # Stepping through the result is what does the work.
+    db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+
+
+def free_bytes(db: sqlite3.Connection) -> int:
+    """Bytes of the file's free pages."""
+    return _pragma(db, "freelist_count") * PAGE_SIZE
 
 
 def size_of(path: Path) -> int:

@@ -30,9 +30,8 @@ from edge.outbox.model import (
     SinkLimits,
 )
 from edge.outbox.owner import Owner, refuse_network_disk
-from edge.outbox.room import cost, shrink
+from edge.outbox.room import cost
 
-_VACUUM_PAGES = 256
 _RATE_EVERY = 60.0  # seconds between two looks at how fast the outbox fills
 
 
@@ -116,10 +115,9 @@ class Outbox:
         OutboxFull when there is no room and the policy is `block`.
         """
         file, now = self._file, self._clock.now()
-        rest = _rest_bytes(commit)
+        admitted = admit(file, commit.entries, _rest_bytes(commit))
 
         def work(db: sqlite3.Connection) -> None:
-            admitted = admit(file, db, commit.entries, rest)
             counts: Counter[tuple[str, str]] = Counter(commit.counts)
             for number, new in enumerate(admitted.stored, file.numbers.entry):
                 file.buffers[new.sink].append(db, new, number, now)
@@ -130,7 +128,7 @@ class Outbox:
             self._write_state(db, commit, now)
             ledger.add(db, counts)
 
-        file.write(work, cost(sum(len(e.body) for e in commit.entries) + rest, len(commit.entries)))
+        file.write(work)
         file.numbers.entry += len(commit.entries)
         file.memory.wrote(commit.memory)
         for new in commit.entries:
@@ -292,9 +290,8 @@ class Outbox:
         self.release(sink, parcels)
 
     def _left(self, buffer: Buffer) -> None:
-        """After rows have left: what is the oldest now, and is there room for the reserve."""
+        """After rows have left: what is the oldest now."""
         self._file.read(buffer.find_oldest)
-        self._file.room.restore_reserve(self._file.db)
 
     # -- looking
 
@@ -388,7 +385,7 @@ class Outbox:
         Carries out requests of commands, copies rows out of a damaged file, gives disk back.
         """
         self._carry_out_requests()
-        return self.rescue_step() or self._file.read(lambda db: shrink(db, _VACUUM_PAGES))
+        return self.rescue_step() or self._file.shrink_step()
 
     def rescue_step(self) -> bool:
         """Copy some rows out of a file that was set aside; False when there is nothing to copy."""
