@@ -25,7 +25,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 from moto.s3.utils import compute_checksum
-from moto.sqs.exceptions import BatchRequestTooLong
+from moto.sqs.exceptions import BatchRequestTooLong, SQSException
 from moto.sqs.models import Message, SQSBackend
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
@@ -61,10 +61,10 @@ class Cloud:
 
     def _clear(self) -> None:
         self.calls: Counter[str] = Counter()
-        self.illegal_fails_call = False
+        self.illegal_fails_call: Failure | None = None  # otherwise its entry alone
         self.refuse_entry: Callable[[str], Failure | None] = lambda body: None
         self.later = 0.0  # seconds that the FIFO memory is ahead of the clock
-        self._failures: dict[str, list[Failure]] = {}
+        self._failures: dict[str, list[Failure | None]] = {}
         self._always: dict[str, Failure] = {}
         self._remembered: dict[tuple[str, str], tuple[float, Message]] = {}
 
@@ -82,8 +82,13 @@ class Cloud:
         moto_api_backend.reset()
         self._clear()
 
-    def fail(self, operation: str, *failures: Failure, always: Failure | None = None) -> None:
-        """Answer the next calls of `operation` (`PutObject`) with `failures`, then `always`."""
+    def fail(
+        self, operation: str, *failures: Failure | None, always: Failure | None = None
+    ) -> None:
+        """Answer the next calls of `operation` (`PutObject`) with `failures`, then `always`.
+
+        None lets a call pass.
+        """
         self._failures[operation] = list(failures)
         if always:
             self._always[operation] = always
@@ -174,10 +179,9 @@ class Cloud:
     def _entry_failure(self, body: str) -> Failure | None:
         if not _ILLEGAL.search(body):
             return self.refuse_entry(body)
-        failure = Failure("InvalidMessageContents")
         if self.illegal_fails_call:
-            raise _service_error(failure)
-        return failure
+            raise SQSException(self.illegal_fails_call.code, "by the test")
+        return Failure("InvalidMessageContents")
 
     def _known(self, queue: Any, entry: Any) -> Message | None:
         if not queue.fifo_queue:
@@ -218,12 +222,6 @@ def _entry_error(entry_id: str, failure: Failure) -> dict[str, Any]:
     text = f"{failure.code} by the test"
     sender = failure.status < 500
     return {"Id": entry_id, "SenderFault": sender, "Code": failure.code, "Message": text}
-
-
-def _service_error(failure: Failure) -> Exception:
-    from moto.core.exceptions import ServiceException
-
-    return ServiceException(failure.code, f"{failure.code} by the test")
 
 
 def _size(entry: Any) -> int:
