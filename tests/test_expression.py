@@ -240,7 +240,7 @@ wild_rows = st.lists(
 
 @pytest.mark.parametrize("sql", NEVER_FAIL)
 @given(rows=wild_rows)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_row_fails_a_batch_and_none_decides_for_another(sql: str, rows: Any) -> None:
     expr = compile_value(sql, COLUMNS, "derive 'a'").alias("a")
     frame = pl.DataFrame(rows, schema=COLUMNS, orient="row")

@@ -55,7 +55,7 @@ def probe(columns: pl.Schema) -> pl.DataFrame:
     """
     return pl.DataFrame(
         [
-            pl.Series(name, [None, None if dtype.is_nested() else _sample(dtype)], strict=False)
+            pl.Series(name, [None, _sample(dtype)], strict=False)
             .cast(dtype, strict=False)
             for name, dtype in columns.items()
         ]
@@ -78,7 +78,12 @@ def parse_timestamp(text: pl.Expr) -> pl.Expr:
     )  # fmt: skip
 
 
-def _sample(dtype: pl.DataType) -> object:
+def _sample(dtype: pl.DataType | type[pl.DataType]) -> object:
+    match dtype:
+        case pl.List():
+            return [_sample(dtype.inner)]
+        case pl.Struct():
+            return {field.name: _sample(field.dtype) for field in dtype.fields}
     return 0 if dtype.is_numeric() else _SAMPLES.get(type(dtype))
 
 

@@ -50,7 +50,8 @@ class Deadband(Operator):
     row the excess is forgotten, those first that passed longest ago in event time; the next row
     of a forgotten key passes. About 250 bytes of RAM and 30 bytes on disk per key.
 
-    Cost: 0.3 ms per batch and 0.4 us per row; 0.7 us more for the rows of keys that moved.
+    Cost: 0.1 ms per batch and 0.25 us per row; 0.25 us more for a row that passes. It is a plain
+    loop; over columns it took as long in large batches and four times as long in small ones.
     """
 
     removes = "unchanged"

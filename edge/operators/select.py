@@ -4,6 +4,7 @@ import polars as pl
 from pydantic import Field
 
 from edge.component import Stream
+from edge.errors import DefinitionError
 from edge.expression import require
 from edge.operators import Operator
 
@@ -29,6 +30,9 @@ class Select(Operator):
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         require(self.columns, columns, "select")
+        twice = next((name for name in self.columns if self.columns.count(name) > 1), None)
+        if twice is not None:
+            raise DefinitionError(f"select: column {twice!r} is named twice; name it once")
         return pl.Schema({name: columns[name] for name in self.columns})
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:

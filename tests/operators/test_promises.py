@@ -41,7 +41,7 @@ cuts = st.lists(st.integers(0, 40), max_size=6).map(sorted)
 every_case = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case.operator}-{case.options}"[:60]
 )
-searched = settings(max_examples=60, deadline=None)
+searched = settings(max_examples=40, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="module")
