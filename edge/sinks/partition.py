@@ -96,6 +96,8 @@ class Partitioned(Sink):
         return "zstd" if self.format == "parquet" else self.text_compression
 
     def _faults(self, columns: pl.Schema) -> Iterator[Fault]:
+        if not self._identity and {*columns} <= {"edge_id", *self.partition}:
+            yield Fault("partition", "must leave a column for the rows; keep one or the identity")
         for index, column in enumerate(self.partition):
             if reason := self._unfit(column, columns):
                 yield Fault(f"partition.{index}", reason)
