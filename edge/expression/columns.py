@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from difflib import get_close_matches
+from typing import Any
 
 import polars as pl
 
@@ -78,7 +79,7 @@ def parse_timestamp(text: pl.Expr) -> pl.Expr:
     )  # fmt: skip
 
 
-def _sample(dtype: pl.DataType | type[pl.DataType]) -> object:
+def _sample(dtype: Any) -> object:
     match dtype:
         case pl.List():
             return [_sample(dtype.inner)]

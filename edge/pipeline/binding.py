@@ -12,7 +12,7 @@ import polars as pl
 from edge.clock import Clock
 from edge.component import Stream
 from edge.errors import DefinitionError, Fault
-from edge.expression import compile_condition
+from edge.expression import compile_condition, require
 from edge.operators import Operator
 from edge.sinks import Sink
 from edge.sources import Source
@@ -105,15 +105,9 @@ class Bound:
                 branch.sink.bind(None, self.stream, branch.identity, branch.order)
 
     def _check_record(self, columns: pl.Schema) -> None:
-        if self.stream.time not in columns:
-            self._missing(("record", "time"), self.stream.time, columns)
-        for key in self.stream.key:
-            if key not in columns:
-                self._missing(("record", "key"), key, columns)
-
-    def _missing(self, place: Place, column: str, columns: pl.Schema) -> None:
-        has = ", ".join(name for name in columns if name != RECEIVED)
-        self._note(place, f"column {column!r} is not in the batch, which has {has}")
+        for option, names in (("time", [self.stream.time]), ("key", self.stream.key)):
+            with self._noting("record", option):
+                require(names, columns, option)
 
     def _bind_operators(
         self, place: Place, names: Sequence[str], steps: "Sequence[Named]", columns: pl.Schema
@@ -155,7 +149,7 @@ class Bound:
         when = None
         if branch.when is not None:
             with self._noting(*place, "when"):
-                when = compile_condition(branch.when, columns, "when")
+                when = compile_condition(branch.when, columns, f"when {branch.when!r}")
         drop = self._dropped(name, branch)
         columns = pl.Schema({name: kind for name, kind in columns.items() if name not in drop})
         if branch.order == "key" and not self.stream.key:
@@ -236,8 +230,8 @@ def names_of(steps: "Sequence[Named]") -> list[str]:
 
 
 def dotted(place: Place) -> str:
-    """`operators.2.window.size`."""
-    return ".".join(map(str, place))
+    """`operators.2.window.size`; a key that would break the line is quoted."""
+    return ".".join(str(step) if str(step).isprintable() else repr(step) for step in place)
 
 
 def line_of(place: Place, lines: Mapping[Place, int]) -> int | None:

@@ -23,6 +23,10 @@ class Kind(NamedTuple):
         outside = {point.name for point in entry_points(group=f"edge.{self.word}s")}
         return [*self.table, *sorted(outside - set(self.table))]
 
+    def has(self, name: str) -> bool:
+        """Whether a part is called `name`; asks other packages only about names not known here."""
+        return name in self.table or name in self.names()
+
     def find(self, name: str) -> type[Component]:
         """The class called `name`. Raises DefinitionError where there is none to use."""
         try:

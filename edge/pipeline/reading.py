@@ -156,7 +156,7 @@ class _Reader:
     def _name_of_part(
         self, kind: Kind, names: list[str], place: Place, beside: Sequence[str]
     ) -> str | None:
-        known = [name for name in names if name in kind.names()]
+        known = [name for name in names if kind.has(name)]
         if len(known) > 1:
             self._note(place, f"must name one {kind.word}, got {' and '.join(known)}; split them")
             return None
