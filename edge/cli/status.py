@@ -38,12 +38,12 @@ def status(
 
     Looks at the outbox from outside: it works while the processor runs and while it does not.
     """
-    folders = [outbox_of(file)] if file else _all_outboxes()
+    outboxes = {_name_of(file): outbox_of(file)} if file else _all_outboxes()
     if not watch:
-        _put(_look(folders), as_json)
+        _put(_look(outboxes), as_json)
         return
     try:
-        _watch(folders, as_json)
+        _watch(outboxes, as_json)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -55,9 +55,15 @@ def outbox_of(place: Path) -> Path:
     return place if place.is_dir() else load(place).outbox_folder()
 
 
-def _all_outboxes() -> list[Path]:
+def _name_of(place: Path) -> str:
+    from edge.pipeline import load
+
+    return place.resolve().name if place.is_dir() else load(place).name
+
+
+def _all_outboxes() -> dict[str, Path]:
     state = Path(os.environ.get("EDGE_STATE_DIR") or "var")
-    found = sorted(file.parent for file in state.glob("*/outbox.sqlite"))
+    found = {file.parent.name: file.parent for file in sorted(state.glob("*/outbox.sqlite"))}
     if not found:
         raise DefinitionError(
             f"status: there is no outbox below {state}; name a definition, or set EDGE_STATE_DIR"
@@ -65,11 +71,11 @@ def _all_outboxes() -> list[Path]:
     return found
 
 
-def _look(folders: list[Path]) -> dict[str, Any]:
+def _look(outboxes: Mapping[str, Path]) -> dict[str, Any]:
     from edge.outbox import inspection
 
     now = time.time_ns() // 1000
-    return {folder.name: inspection.status(folder, now) for folder in folders}
+    return {name: inspection.status(folder, now) for name, folder in outboxes.items()}
 
 
 def _put(seen: Mapping[str, Any], as_json: bool) -> None:
@@ -81,17 +87,17 @@ def _put(seen: Mapping[str, Any], as_json: bool) -> None:
         put_table(_COLUMNS, _rows(found))
 
 
-def _watch(folders: list[Path], as_json: bool) -> None:
+def _watch(outboxes: Mapping[str, Path], as_json: bool) -> None:
     from rich.live import Live
 
     console = terminal()
     if as_json or not console.is_terminal:
         while True:
-            _put(_look(folders), as_json)
+            _put(_look(outboxes), as_json)
             time.sleep(EVERY)
     with Live(console=console, refresh_per_second=4, screen=True) as live:
         while True:
-            live.update(_drawn(_look(folders)))
+            live.update(_drawn(_look(outboxes)))
             time.sleep(EVERY)
 
 

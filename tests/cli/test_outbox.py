@@ -1,7 +1,10 @@
 """status and outbox: what waits, what was lost and why, seen from outside."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,26 @@ def test_status_without_a_file_shows_every_outbox(edge: Edge, ran: Path) -> None
     assert done.code == 0
     assert done.out.startswith("press: 4 rows read, 1 rejected; outbox ")
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["sink", "lake", "hot"]
+
+
+def test_status_is_told_by_the_name_of_the_pipeline(edge: Edge, press: Path) -> None:
+    press.write_text(press.read_text() + "outbox: {path: elsewhere}\n")
+    assert edge("run", "--once", press).code == 0
+
+    assert list(json.loads(edge("status", press, "--json").out)) == ["press"]
+    assert list(json.loads(edge("status", press.parent / "elsewhere", "--json").out)) == [
+        "elsewhere"
+    ]
+
+
+def test_status_watches_until_it_is_interrupted(ran: Path) -> None:
+    words = [sys.executable, "-m", "edge", "status", str(ran), "--watch"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = [next(process.stdout).split()[0] for _ in range(4)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert seen == ["press:", "sink", "lake", "hot"]
 
 
 def test_status_where_nothing_ran_says_so(edge: Edge, press: Path) -> None:

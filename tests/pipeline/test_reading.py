@@ -80,6 +80,8 @@ ONE_FAULT = [
      "  - derive:\n      dew_point: humidity * 2",
      ":26: operators.3.derive: derive 'dew_point': column 'humidity' is not in the batch, "
      f"which has {COLUMNS}"),
+    ("      - deadband:", "      - dedband:",
+     ":31: sinks.lake.operators.0: no operator is called 'dedband'; did you mean 'deadband'?"),
     ("          column: temperature\n", "",
      ":31: sinks.lake.operators.0.deadband.column: is missing; add `column:`"),
     ("          heartbeat: 5m", "          heartbeat: -5s",
