@@ -141,7 +141,8 @@ class Channel:
         self._protocol.reconnect()
         self._flush()
         try:
-            await asyncio.wait_for(self._answer(), CONNECT_TIMEOUT)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._answer()
         except TimeoutError:
             raise LinkDown(f"the broker did not answer within {CONNECT_TIMEOUT:.0f} s") from None
         assert self._accepted is not None

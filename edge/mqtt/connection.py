@@ -120,7 +120,7 @@ class Connection:
     async def _run(self) -> None:
         failures = 0
         while True:
-            started = self._clock.steady()
+            started, generation = self._clock.steady(), self.generation
             try:
                 await self._open()
                 await self._serve()
@@ -128,6 +128,14 @@ class Connection:
                 self._lose(error)
             # A connection that ends at once (a twin with our client id) must not be tried at once.
             failures = 0 if self._clock.steady() - started > _STEADY else failures + 1
+            if failures > 1 and self.generation > generation:
+                log.warning(
+                    "%s: connections end as soon as they are made, %d in a row; "
+                    "is there another client with the client id %r?",
+                    self._endpoint.url,
+                    failures,
+                    self._session.client_id,
+                )
             longest = min(LONGEST_BACKOFF, 0.5 * 2 ** min(failures, 10))
             await self._clock.sleep(random.uniform(0, longest))
 
@@ -197,7 +205,9 @@ class Connection:
 
 async def _wait_for(event: asyncio.Event, patience: float) -> None:
     try:
-        await asyncio.wait_for(event.wait(), patience)
+        # Not asyncio.wait_for: in Python 3.11 it can swallow a cancellation.
+        async with asyncio.timeout(patience):
+            await event.wait()
     except TimeoutError:
         return
 

@@ -159,6 +159,18 @@ async def test_a_reason_to_disconnect_is_passed_on() -> None:
 
 
 @in_loop
+async def test_a_twin_with_our_client_id_is_named() -> None:
+    async def taken_over(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK + b"\xe0\x02\x8e\x00")
+        await writer.drain()
+
+    assert await problem(taken_over) == (
+        ": the broker dropped us because another client connected as 'edge-test'; "
+        "give every replica its own number or client_id"
+    )
+
+
+@in_loop
 async def test_bytes_that_are_no_mqtt_lead_to_a_new_connection() -> None:
     attempts = 0
 
