@@ -446,6 +446,10 @@ def test_key_and_time_must_be_fields_or_captures() -> None:
         record.decoder()
     with pytest.raises(DefinitionError, match="rename one"):
         record.decoder(captures=["x", "line"])
+    with pytest.raises(DefinitionError, match="columns of CSV without a header"):
+        Record(format="csv").decoder()
+    with pytest.raises(DefinitionError, match="must be a field of the payload"):
+        Record(time="ts").decoder(captures=["ts"])
 
 
 def test_a_record_reads_back_what_it_writes() -> None:

@@ -60,17 +60,18 @@ class ObjectReader:
         return self._screen(payloads)
 
     def read_lines(self, block: bytes) -> Raw | None:
-        """The lines of `block` in one go; None where they must be looked at one by one."""
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
+        """Lines of a file in one go, blank ones skipped; None where one of them misfits."""
         if self._has_json or not _is_plain(block):
             return None
-        frame = self._parse(block, count)
-        if frame is None or (self._nests(block, count) and self._misread(frame) is not None):
+        frame = self._parse(block)
+        if frame is None or (self._nests(block, frame.height) and self._misread(frame) is not None):
             return None
         return self._raw(frame)
 
-    def _parse(self, joined: bytes, count: int, strict: bool = True) -> pl.DataFrame | None:
-        """`count` lines as one column per field; None when polars cannot read them all.
+    def _parse(
+        self, joined: bytes, count: int | None = None, strict: bool = True
+    ) -> pl.DataFrame | None:
+        """Lines as one column per field; None when polars cannot read them, or not `count` lines.
 
         Not strict: a value that misfits is null.
         """
@@ -78,7 +79,7 @@ class ObjectReader:
             nested = pl.read_ndjson(joined, schema=self._schema, ignore_errors=not strict)
         except _FAILURES:
             return None
-        return self._flatten(nested) if nested.height == count else None
+        return self._flatten(nested) if count in (None, nested.height) else None
 
     def _flatten(self, nested: pl.DataFrame) -> pl.DataFrame:
         """One column per field; with `rows` also the payload of each row and whether it is null."""

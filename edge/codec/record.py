@@ -203,6 +203,8 @@ class Record(BaseModel):
                 "record.time",
                 f"must be a field of the payload, got the topic level {self.time!r}",
             )
+        if fields is None and self.format == "csv" and not self.header:
+            yield "record.fields", "must name the columns of CSV without a header, got none"
         if fields is None or self.extra == "keep":
             return
         known = [*fields, *captures]

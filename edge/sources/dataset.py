@@ -39,7 +39,7 @@ class _Place(NamedTuple):
     """How far a file was read. offset: bytes of the uncompressed text, or rows of Parquet.
 
     size, head: length of the file and CRC-32 of its first bytes, which tell whether it is still
-    the same file.
+    the same file. done: the rest of it is damaged.
     """
 
     file: str
@@ -47,6 +47,7 @@ class _Place(NamedTuple):
     line: int
     size: int
     head: int
+    done: bool = False
 
 
 class DatasetSource(Source):
@@ -67,7 +68,7 @@ class DatasetSource(Source):
     - A file that is gone is passed over, with a warning.
 
     A line that cannot be read is rejected with `file:line`; blank lines are no rows. Lines may be
-    16 MiB long. A quoted cell of CSV may hold line breaks, all within 4 MiB. A compressed file that
+    16 MiB long. A quoted cell of CSV may hold line breaks, all within 2 MiB. A compressed file that
     ends early or is damaged gives the rows before the damage and one reject. When nothing matches
     `path` at the start the run ends with a message: a finite input that is not there is a mistake.
     """
@@ -90,7 +91,7 @@ class DatasetSource(Source):
     def bind(
         self, record: Record, stream: Stream, identity: str, batch: Batch, clock: Clock
     ) -> pl.Schema | None:
-        """Prepare to read; touches no file. Batches follow blocks of 4 MiB, not `batch`."""
+        """Prepare to read; touches no file. Batches follow blocks of 2 MiB, not `batch`."""
         del identity, batch
         self._record, self._folder, self._clock = record, stream.folder, clock
         if record.format not in ("json", "csv"):
@@ -104,8 +105,7 @@ class DatasetSource(Source):
         """The decoder for files of a format; all give the same columns."""
         if form not in self._decoders:
             options = {**dict(self._record), "format": "csv" if form == "csv" else "json"}
-            if form != "csv":
-                options["header"] = None
+            options["header"] = self._record.header is not False if form == "csv" else None
             try:
                 decoder = Record(**options).decoder()
             except ValidationError as error:
@@ -119,15 +119,16 @@ class DatasetSource(Source):
 
     async def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         """Rows from `position`; ends after the last file. Raises DefinitionError for no file."""
-        start = _Place(*json.loads(position)) if position else None
+        start = _Place(**json.loads(position)) if position else None
         self._files = await asyncio.to_thread(self._find)
         for number, (name, size) in enumerate(self._files):
             self._current = (number, 0)
             if start is not None and name < start.file:
                 continue
             place = await asyncio.to_thread(self._start, name, size, start)
-            async for arrival in self._arrivals_of(place):
-                yield arrival
+            if not place.done:
+                async for arrival in self._arrivals_of(place):
+                    yield arrival
         self._current = (len(self._files), 0)
 
     def _find(self) -> list[tuple[str, int]]:
@@ -172,7 +173,7 @@ class DatasetSource(Source):
         if not same:
             _log.warning("%s: is not the file it was, reading it from its start", name)
             return fresh
-        return fresh._replace(offset=start.offset, line=start.line)
+        return fresh._replace(offset=start.offset, line=start.line, done=start.done)
 
     async def _arrivals_of(self, place: _Place) -> AsyncGenerator[Arrival | None, None]:
         form = self._form(self._folder / place.file) or ""
@@ -220,7 +221,7 @@ class DatasetSource(Source):
             reason = f"line is longer than {LONGEST // 2**20} MiB"
             reject = Reject(reason, block.text[:_KEPT], f"{place.file}:{start + 1}")
             return self._handed(None, [reject], reached)
-        text = block.text.replace(b"\r\n", b"\n")
+        text = block.text.replace(b"\r\n", b"\n") if b"\r" in block.text else block.text
         if block.offset == len(block.text):
             text = text.removeprefix(_BOM)
         decoded = decoder.decode_lines(text, None, header)
@@ -240,7 +241,7 @@ class DatasetSource(Source):
         frame = decoded.frame if decoded else pl.DataFrame(schema=self._known_columns())
         now = pl.Series("edge_received", [self._clock.now()], dtype=pl.Int64).cast(TIMESTAMP)
         frame = frame.with_columns(now.new_from_index(0, frame.height))
-        position = json.dumps(list(place)).encode()
+        position = json.dumps(place._asdict(), separators=(",", ":")).encode()
         return Arrival(frame, position, read=frame.height + len(rejects), rejects=rejects)
 
     def _known_columns(self) -> pl.Schema:
@@ -248,10 +249,11 @@ class DatasetSource(Source):
         return next((columns for columns in known if columns), pl.Schema())
 
     def _damaged(self, place: _Place, file: LineFile, error: Exception) -> Arrival:
-        """What is left of a damaged file is one reject; the position is behind all of it."""
+        """What is left of a damaged file is one reject, and told once."""
         _log.warning("%s: is damaged after %d bytes: %s", place.file, file.offset, error)
         reject = Reject(f"file is damaged: {error}", b"", f"{place.file}:{file.line + 1}")
-        return self._handed(None, [reject], place._replace(offset=file.offset, line=file.line))
+        reached = place._replace(offset=file.offset, line=file.line, done=True)
+        return self._handed(None, [reject], reached)
 
     def _parquet(self, place: _Place) -> Generator[Arrival | None, None, None]:
         decoder = self._decoder("parquet")

@@ -124,7 +124,8 @@ def test_an_endless_line_is_cut_off_and_rejected(
     (reject,) = [reject for each in arrivals for reject in each.rejects]
     assert reject.topic == "a.ndjson:2"
     assert arrivals[-1].position is not None
-    assert json.loads(arrivals[-1].position)[1:3] == [len(text), 3]
+    place = json.loads(arrivals[-1].position)
+    assert (place["offset"], place["line"]) == (len(text), 3)
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -144,6 +145,8 @@ def test_a_damaged_archive_gives_what_it_still_holds(
     assert numbers == [*range(len(numbers) - 1), -1]
     (reject,) = [reject for each in arrivals for reject in each.rejects]
     assert reject.reason.startswith("file is damaged")
+    again = read(bound(DatasetSource(path="."), tmp_path), arrivals[-2].position)
+    assert not again[0].rejects
 
 
 # What happens to files between two runs
