@@ -7,7 +7,7 @@ from math import inf, isfinite
 from typing import Annotated
 
 import polars as pl
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from edge.component import PositiveDuration, Stream
 from edge.errors import DefinitionError
@@ -18,14 +18,14 @@ from edge.operators import Operator
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
-def _check_change(change: float | str) -> float | str:
-    if isinstance(change, str) and not _PERCENT.fullmatch(change):
-        raise ValueError(
-            f"must be a number such as 0.2 or a percentage such as '2%', got {change!r}"
-        )
-    if not isinstance(change, str) and not (isfinite(change) and change >= 0):
-        raise ValueError(f"must be zero or more, got {change!r}")
-    return change
+def _check_change(change: object) -> object:
+    if isinstance(change, str) and _PERCENT.fullmatch(change):
+        return change
+    if isinstance(change, int | float) and not isinstance(change, bool) and 0 <= change < inf:
+        return change
+    raise ValueError(
+        f"must be a number from zero such as 0.2, or a percentage such as '2%', got {change!r}"
+    )
 
 
 class Deadband(Operator):
@@ -48,7 +48,7 @@ class Deadband(Operator):
 
     Memory: value and time of the last passed row for at most `max_keys` keys. After every 65,536th
     row the excess is forgotten, those first that passed longest ago in event time; the next row
-    of a forgotten key passes. About 250 bytes of RAM and 30 bytes on disk per key.
+    of a forgotten key passes. About 250 bytes of RAM and 15 bytes on disk per key.
 
     Cost: 0.1 ms per batch and 0.25 us per row; 0.25 us more for a row that passes. It is a plain
     loop; over columns it took as long in large batches and four times as long in small ones.
@@ -57,7 +57,7 @@ class Deadband(Operator):
     removes = "unchanged"
 
     column: str = Field(description="The number that is watched.")
-    change: Annotated[float | str, AfterValidator(_check_change)] = Field(
+    change: Annotated[float | str, BeforeValidator(_check_change)] = Field(
         description="What counts as a change: a number, or a percentage of the last value ('2%')."
     )
     heartbeat: PositiveDuration | None = Field(

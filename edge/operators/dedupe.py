@@ -39,7 +39,7 @@ class Dedupe(Operator):
 
     Memory: at most `max_rows` kept rows of all series. After every 65,536th row the excess is
     forgotten, oldest event time first, with a warning in the log; what is forgotten cannot be
-    recognised. About 400 bytes of RAM and 12 bytes on disk per row, more for long texts.
+    recognised. About 300 bytes of RAM and 12 bytes on disk per row, more for long texts.
 
     Cost: 0.1 ms per batch, 0.4 us per row and 2.5 us more per row kept, most of it to remember it.
     """

@@ -75,7 +75,7 @@ def test_a_snapshot_holds_only_the_keys_that_changed() -> None:
     assert len(nothing) < 16 < len(change) < 2_000 < len(whole)
 
 
-@pytest.mark.parametrize("change", ["2", "two", "-2%", -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("change", ["2", "two", "-2%", -0.1, math.nan, math.inf, True, None])
 def test_a_change_that_is_none_is_refused(change: Any) -> None:
     with pytest.raises(ValidationError, match="must be"):
         Deadband.model_validate({"column": "x", "change": change})
