@@ -15,8 +15,8 @@ class Filter(Operator):
     filter: status = 'ok' AND temperature IS NOT NULL
     ```
 
-    Points in time compare with text such as `'2024-05-01T12:00:00Z'`, UTC where it has no offset. The
-    condition sees one row only: aggregates, OVER, subqueries and the time of day are refused.
+    Points in time compare with text such as `'2024-05-01T12:00:00Z'`, UTC where it has no offset.
+    The condition sees one row only: aggregates, OVER, subqueries and NOW() are refused.
 
     Nulls and NaN: a comparison with null or NaN is neither true nor false, and the row goes, with
     NOT in front as well. `x IS NULL` finds nulls; `x = x` keeps what is neither null nor NaN.
