@@ -1,7 +1,6 @@
 """The main job on real data with everything embedded: what `edge demo` and `make run` run."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -11,8 +10,9 @@ from rich.console import Console
 from edge.demo import expected
 from edge.demo.children import DemoError
 from edge.demo.screen import Screen, table
-from edge.demo.story import Stage, Story, checkout, verify
-from edge.demo.verdict import Check
+from edge.demo.stage import checkout, open_stage
+from edge.demo.story import Story, verify
+from edge.demo.verdict import Check, hint
 
 DATA = "pipelines/data/nab/machine_temperature_system_failure.csv"
 
@@ -33,9 +33,10 @@ def main(out: Path = Path("out/demo"), seconds: float = 25.0) -> int:
         return 1
     console.print(table(checks))
     wrong = [check for check in checks if not check.holds]
-    console.print(
-        f"[bold red]{len(wrong)} of these are wrong" if wrong else "Every row arrived once."
-    )
+    if wrong:
+        console.print(f"[bold red]{len(wrong)} of these checks do not hold.", hint(checks) or "")
+    else:
+        console.print("[green]Every row arrived once.")
     _places(console, out)
     return 1 if wrong else 0
 
@@ -45,11 +46,9 @@ async def _perform(out: Path, seconds: float) -> list[Check]:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     series = expected.readings(checkout() / DATA)
-    async with contextlib.AsyncExitStack() as stack:
-        stage = Stage(out)
-        with Screen(len(series)) as screen:
-            screen.say("starting a broker, S3, SQS and a processor on 127.0.0.1")
-            await stage.set_up(stack)
+    with Screen(len(series)) as screen:
+        screen.say("starting a broker, S3, SQS and a processor on 127.0.0.1")
+        async with open_stage(out) as stage:
             await Story(stage, screen, series).play(seconds)
             screen.say("reading back what arrived")
             return await asyncio.to_thread(verify, stage, series)
@@ -59,5 +58,5 @@ def _places(console: Console, out: Path) -> None:
     console.print(f"""
 {out}/s3       the objects of the bucket, as files
 {out}/sqs      the messages of the queue, one a line
-{out}/state    the outbox, which has nothing left to send
+{out}/state    the outbox
 {out}/logs     what the processor, the broker and S3/SQS had to say""")

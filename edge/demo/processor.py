@@ -9,14 +9,13 @@ from edge.demo.cloud import KEYS, REGION
 
 
 class Processor:
-    """`edge run DEFINITION` with its state below `state`; what it logs is appended to `log`."""
+    """`edge run DEFINITION` with its outbox in `folder`; what it logs is appended to `log`."""
 
-    def __init__(self, definition: Path, state: Path, log: Path, env: dict[str, str]) -> None:
-        self.folder = state / "machine-temperature"
-        self.starts = 0
+    def __init__(self, definition: Path, folder: Path, log: Path, env: dict[str, str]) -> None:
+        self.folder = folder
         self._definition = definition
         self._log = log
-        self._env = _clean_environment() | env | {"EDGE_STATE_DIR": str(state)}
+        self._env = _clean_environment() | env
         self._child: Child | None = None
 
     @property
@@ -26,7 +25,6 @@ class Processor:
     async def start(self) -> None:
         command = [sys.executable, "-m", "edge", "run", str(self._definition)]
         self._child = await Child.start("processor", command, self._log, self._env)
-        self.starts += 1
 
     async def kill(self) -> None:
         """SIGKILL, at whatever it is doing."""

@@ -1,6 +1,7 @@
 """The publisher: a real MQTT client that sends recorded readings at QoS 1 and counts PUBACKs."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -21,30 +22,21 @@ _NOBODY = 0x10  # MQTT 5, PUBACK: "no matching subscribers"
 class Sensor:
     """Publishes to the broker at `url` (`mqtt://host:port`).
 
-    unheard: messages of the replay that the broker took although no session wanted them.
+    unheard: messages that the broker took although it had no session to keep them for.
     """
 
     def __init__(self, url: str) -> None:
         self.published = 0
         self.acknowledged = 0
         self.unheard = 0
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "localhost", parts.port or 1883
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._url = url
+        self._client = _client(url)
         self._client.max_inflight_messages_set(_OUTSTANDING)
         self._client.on_publish = self._on_publish
-        if parts.username:
-            self._client.username_pw_set(parts.username, parts.password)
 
     async def start(self) -> None:
         """Connect; raises DemoError when nobody answers."""
-        try:
-            await asyncio.to_thread(self._client.connect, self._host, self._port)
-        except OSError as error:
-            raise DemoError(
-                f"broker {self._host}:{self._port}: cannot be reached ({error}); "
-                "start it or unset EDGE_DEMO_BROKER"
-            ) from error
+        await asyncio.to_thread(_connect, self._client, self._url)
         self._client.loop_start()
 
     def close(self) -> None:
@@ -75,6 +67,41 @@ class Sensor:
     def _on_publish(
         self, _client: object, _data: object, _id: int, reason: ReasonCode, _properties: object
     ) -> None:
-        # Only paho's network thread counts; `published` is the event loop's.
+        # Only paho's network thread counts these; `published` is the event loop's.
         self.unheard += reason.value == _NOBODY
         self.acknowledged += 1
+
+
+def forget_session(url: str, client_id: str) -> None:
+    """Leave nothing behind on a broker that is not ours: a clean start ends what was kept."""
+    client = _client(url, client_id)
+    with contextlib.suppress(DemoError):
+        _connect(client, url)
+        client.loop_start()
+        client.disconnect()
+        client.loop_stop()
+
+
+def _client(url: str, client_id: str = "") -> paho.Client:
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5
+    )
+    parts = urlsplit(url)
+    if parts.username:
+        client.username_pw_set(parts.username, parts.password)
+    return client
+
+
+def _connect(client: paho.Client, url: str) -> None:
+    """Raises DemoError when nobody answers, or the URL is not one of plain MQTT."""
+    parts = urlsplit(url)
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise DemoError(f"demo: EDGE_DEMO_BROKER must be like mqtt://host:1883, got {url!r}")
+    port = parts.port or 1883
+    try:
+        client.connect(parts.hostname, port)
+    except OSError as error:
+        raise DemoError(
+            f"broker {parts.hostname}:{port}: cannot be reached ({error}); "
+            "start it or unset EDGE_DEMO_BROKER"
+        ) from error

@@ -1,95 +1,22 @@
 """What happens in the demo and when: publish, cut the link, kill, start again, restore, stop."""
 
 import asyncio
-import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from edge.demo import expected, verdict
-from edge.demo.broker import start_broker
 from edge.demo.children import DemoError
-from edge.demo.cloud import BUCKET, QUEUE, Cloud
-from edge.demo.processor import Processor
-from edge.demo.proxy import Proxy
 from edge.demo.screen import Screen
-from edge.demo.sensor import Sensor
-from edge.demo.standing import Standing, read_standing
+from edge.demo.stage import Stage
 from edge.demo.verdict import Check
 
 CUT, KILL, RESTORE = 0.30, 0.50, 0.75  # of the readings
-ROLL = "2s"  # instead of the definition's minute, so that there is something to see
 _PATIENCE = 60.0  # seconds until something that must happen counts as failed
-
-_FOLDERS = ("broker", "logs", "s3", "sqs", "state")
-
-
-def checkout() -> Path:
-    """The folder with `pipelines/` and `containers/`."""
-    here = Path(__file__).resolve()
-    for folder in (here.parents[2], here.parent):
-        if (folder / "pipelines" / "machine-temperature.yaml").exists():
-            return folder
-    raise DemoError(
-        "demo: needs the folders pipelines/ and containers/, which are not beside the package; "
-        "run it from a clone of the project, with `make run`"
-    )
-
-
-class Stage:
-    """Everything that takes part, made in `set_up` and taken down by the exit stack."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.proxy: Proxy
-        self.cloud: Cloud
-        self.sensor: Sensor
-        self.processor: Processor
-
-    async def set_up(self, stack: contextlib.AsyncExitStack) -> None:
-        """Broker, cloud, the link between, the publisher's connection. Nothing leaves 127.0.0.1."""
-        for name in _FOLDERS:
-            shutil.rmtree(self.out / name, ignore_errors=True)
-        logs = self.out / "logs"
-        self.cloud = await Cloud.start(logs / "moto.log")
-        stack.push_async_callback(self.cloud.close)
-        await asyncio.to_thread(self.cloud.furnish)
-        self.proxy = Proxy(self.cloud.port)
-        await self.proxy.start()
-        stack.push_async_callback(self.proxy.close)
-        url = os.environ.get("EDGE_DEMO_BROKER")
-        if not url:
-            configuration = checkout() / "containers" / "mosquitto.conf"
-            broker, url = await start_broker(
-                configuration, self.out / "broker", logs / "mosquitto.log"
-            )
-            stack.push_async_callback(broker.kill)
-        self.sensor = Sensor(url)
-        await self.sensor.start()
-        stack.callback(self.sensor.close)
-        self.processor = Processor(
-            checkout() / "pipelines" / "machine-temperature.yaml",
-            self.out / "state",
-            logs / "processor.log",
-            {
-                "EDGE_SITE": f"demo-{os.getpid()}",
-                "EDGE_DEMO_BROKER": url,
-                "EDGE_DEMO_BUCKET": BUCKET,
-                "EDGE_DEMO_QUEUE": QUEUE,
-                "EDGE_DEMO_ROLL": ROLL,
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.proxy.port}",
-            },
-        )
-        stack.push_async_callback(self.processor.kill)
-
-    def standing(self) -> Standing:
-        return read_standing(self.processor.folder)
+_STILL = 30.0  # seconds without any progress; longer than a link pauses after such an outage
 
 
 class Story:
-    """One performance. `play` returns what is to be checked at its end."""
+    """One performance, told on the screen as it goes."""
 
     def __init__(self, stage: Stage, screen: Screen, series: list[expected.Reading]) -> None:
         self._stage = stage
@@ -110,9 +37,9 @@ class Story:
         finally:
             self._replay.cancel()
         say("all readings are published and acknowledged by the broker")
-        await self._until("drained", lambda: stage.standing().drained(len(self._series)))
+        await self._drained()
         await stage.processor.stop()
-        say("everything is delivered; the processor was told to stop (SIGTERM) and did")
+        say("the processor was told to stop (SIGTERM) and did")
 
     async def _trouble(self) -> None:
         stage, say = self._stage, self._screen.say
@@ -137,6 +64,21 @@ class Story:
                 raise DemoError(f"demo: nobody subscribed in {_PATIENCE:.0f} s")
             await asyncio.sleep(0.1)
 
+    async def _drained(self) -> None:
+        """Until all is delivered, or nothing has moved for so long that it never will."""
+        last, since = self._stage.standing(), time.monotonic()
+        while not last.drained(len(self._series)):
+            if time.monotonic() - since > _STILL:
+                self._screen.say(f"nothing has moved for {_STILL:.0f} s: giving up", "red")
+                return
+            self._stage.processor.must_run()
+            await self._show()
+            await asyncio.sleep(0.1)
+            now = await asyncio.to_thread(self._stage.standing)
+            if now != last:
+                last, since = now, time.monotonic()
+        self._screen.say("everything is delivered", "green")
+
     async def _published(self, share: float) -> None:
         goal = int(share * len(self._series))
         await self._until(
@@ -158,9 +100,10 @@ class Story:
         sensor = self._stage.sensor
         standing = await asyncio.to_thread(self._stage.standing)
         up = "up" if self._stage.proxy.up else "[yellow]cut[/]"
+        state = "running" if self._stage.processor.running else "[red]dead[/]"
         lines = [
             ("sensor", f"{sensor.published:,} published, {sensor.acknowledged:,} acknowledged"),
-            ("processor", f"{standing.taken:,} taken and committed"),
+            ("processor", f"{state}, {standing.taken:,} taken and committed"),
             *(
                 (name, f"{d:,} rows delivered, {b:,} kept")
                 for name, (d, b) in standing.sinks.items()

@@ -37,6 +37,16 @@ def sensor_checks(total: int, sensor: Sensor, ledger: Ledger) -> Iterator[Check]
     yield Check("processor", "redelivered and recognised", None, source.get("redelivered", 0))
 
 
+def hint(checks: Iterable[Check]) -> str | None:
+    """What to look at first when readings did not even reach the processor."""
+    if all(check.holds for check in checks if check.part == "processor"):
+        return None
+    return (
+        "Readings that the broker acknowledged never reached the processor: does the broker limit "
+        "what it keeps for a subscriber that is away? See containers/mosquitto.conf."
+    )
+
+
 def lake_checks(due: Sequence[Row], arrived: Arrived) -> Iterator[Check]:
     """S3 holds every row once: a second PUT of the same key is recognised."""
     yield Check("S3", "objects", None, arrived.parcels)
@@ -58,7 +68,7 @@ def _row_checks(part: str, due: Sequence[Row], arrived: Sequence[Row]) -> Iterat
     missing = {row.reading for row in due} - {row.reading for row in arrived}
     yield Check(part, "missing", 0, len(missing))
     yield Check(part, "duplicates", 0, came.total() - len({row.reading for row in arrived}))
-    yield Check(part, "with a wrong value", 0, sum(row not in wanted for row in came))
+    yield Check(part, "not due, or with a wrong value", 0, sum(row not in wanted for row in came))
 
 
 def ledger_checks(ledger: Ledger) -> Iterator[Check]:

@@ -1,0 +1,81 @@
+"""Every definition in pipelines/ loads, and runs on the data beside it."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from edge.pipeline import load
+
+FOLDER = Path(__file__).parents[1] / "pipelines"
+DEFINITIONS = sorted(FOLDER.glob("*.yaml"))
+RUN_BY = {"machine-temperature": "test_demo.py", "taxi-demand": "test_pipelines.py"}
+
+
+@pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: str(file.stem))
+def test_it_loads_with_nothing_set_in_the_environment(file: Path) -> None:
+    assert load(file, {}).name == file.stem
+
+
+def test_each_is_run_by_a_test() -> None:
+    assert {file.stem for file in DEFINITIONS} == set(RUN_BY)
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path) -> Path:
+    """A copy of the folder, because definitions write beside it."""
+    return shutil.copytree(FOLDER, tmp_path / "pipelines")
+
+
+def run(definition: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "run", "--once", str(definition)],
+        env=os.environ | {"EDGE_STATE_DIR": str(definition.parents[1] / "var")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def counts() -> list[tuple[datetime, int]]:
+    with (FOLDER / "data" / "nab" / "nyc_taxi.csv").open() as lines:
+        return [
+            (datetime.fromisoformat(row["timestamp"] + "Z"), int(row["value"]))
+            for row in csv.DictReader(lines)
+        ]
+
+
+def test_taxi_demand_puts_every_row_in_the_file_of_its_day(pipelines: Path) -> None:
+    run(pipelines / "taxi-demand.yaml")
+    days = pipelines.parent / "out" / "local" / "taxi-demand" / "days"
+    found = [
+        (datetime.fromisoformat(row["timestamp"]), row["passengers"], file.parent.name)
+        for file in days.glob("date=*/*.ndjson")
+        for row in map(json.loads, file.read_text().splitlines())
+    ]
+    assert sorted(found) == [(when, n, f"date={when:%Y-%m-%d}") for when, n in counts()]
+
+
+def test_taxi_demand_copies_the_rush_and_nothing_else(pipelines: Path) -> None:
+    run(pipelines / "taxi-demand.yaml")
+    (file,) = (pipelines.parent / "out" / "local" / "taxi-demand" / "rush").glob("*.csv")
+    with file.open() as lines:
+        found = [
+            (datetime.fromisoformat(row["timestamp"]), int(row["passengers"]))
+            for row in csv.DictReader(lines)
+        ]
+    assert found == [(when, n) for when, n in counts() if n >= 25_000]
+
+
+def test_a_second_run_finds_nothing_new(pipelines: Path) -> None:
+    run(pipelines / "taxi-demand.yaml")
+    first = sorted((pipelines.parent / "out").rglob("*.*"))
+    run(pipelines / "taxi-demand.yaml")
+    assert sorted((pipelines.parent / "out").rglob("*.*")) == first
