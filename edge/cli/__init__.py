@@ -2,11 +2,13 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from edge import __version__
 from edge.cli import definition, outbox, parts, processor, status
-from edge.cli.screen import Commands
+from edge.cli.screen import Commands, put
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
 process owns the outbox."""
@@ -24,9 +26,25 @@ def application(styled: bool = False) -> typer.Typer:
         rich_markup_mode="markdown" if styled else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_edge)
     for group in (processor, definition, parts, status, outbox):
         group.add_to(app)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        put(f"edge {__version__}")
+        raise typer.Exit
+
+
+def _edge(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    del version
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A definition, YAML or Python.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Definitions to look at.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Definitions to look at.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,9 +28,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(files: Files, as_json: Json = False) -> None:
-    """Validate definitions: every fault with file, line, path and remedy. Opens nothing.
+    """Validate definitions; opens nothing.
 
-    Exits with 2 when anything is wrong.
+    Tells every fault at once, with file, line, path and remedy, and exits with 2 if there is one.
     """
     faults: list[Fault] = []
     for file in files:
@@ -57,7 +57,10 @@ def explain(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show columns and types after every operator, and what each sink will receive."""
+    """Show the columns after every step and at every sink.
+
+    Where only data tells the columns, the first rows of a dataset are read.
+    """
     from edge.pipeline.explanation import explained
 
     bound = _bind(file)
@@ -74,7 +77,10 @@ def explain(
 
 
 def schema() -> None:
-    """Print the JSON Schema of a definition, for editors that complete and check YAML."""
+    """Print the JSON Schema of a definition.
+
+    For editors that complete and check YAML.
+    """
     from edge.pipeline.schema import definition_schema
 
     put_json(definition_schema())

@@ -106,7 +106,10 @@ def drop(
     parcels: Numbers = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Forget rows that wait for a sink, or quarantined ones; the ledger keeps their number."""
+    """Forget rows that wait, or quarantined ones.
+
+    The ledger keeps their number.
+    """
     folder = outbox_of(file)
     what = f"parcels {', '.join(map(str, parcels))}" if parcels else "everything that waits"
     if not yes and not (sys.stdin.isatty() and typer.confirm(f"Drop {what} for {sink!r}?")):

@@ -28,7 +28,10 @@ def list_parts(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List sources, operators and sinks, those of other installed packages too."""
+    """List sources, operators and sinks.
+
+    Those of other installed packages too.
+    """
     from edge.pipeline.parts import KINDS
 
     kinds = [each for each in KINDS if kind is None or kind.removesuffix("s") == each.word]

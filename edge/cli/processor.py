@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Definitions to run.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Definitions to run.")],
     once: Annotated[
         bool, typer.Option("--once", help="End when finite sources end and the outboxes are empty.")
     ] = False,
@@ -54,7 +54,10 @@ def run(
 def demo(
     out: Annotated[Path, typer.Option(help="Where its files go.")] = Path("out/demo"),
 ) -> None:
-    """Play the main job on real data with broker, S3 and SQS on this machine; needs edge[demo]."""
+    """Play the main job on real data, all on this machine.
+
+    Starts a broker, S3 and SQS here, takes them away and brings them back. Needs edge[demo].
+    """
     from edge.demo import main
 
     raise typer.Exit(main(out))
