@@ -163,7 +163,8 @@ def _wait_for_all(running: Running, count: int) -> None:
     # The last few bytes of a file that is not closed yet may still be in a buffer.
     while running.seen() < count - 100:
         if time.monotonic() > deadline:
-            raise Failed(f"{running.process.name}: only {running.seen():,} of {count:,} came")
+            name, words = running.process.name, running.process.complaint()
+            raise Failed(f"{name}: only {running.seen():,} of {count:,} came: {words}")
         time.sleep(0.05)
     running.close()
 
