@@ -2,13 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
 from edge.outbox.model import Entry, NewEntry, Parcel, SinkLimits
+from edge.outbox.schema import Damage
 
 STORED = (  # the columns of `sink` behind id and name
     "next_sequence",
@@ -129,7 +130,7 @@ class Buffer:
             "ORDER BY first LIMIT 1)",
             (self.id,),
         ).fetchall()
-        self.oldest = min((time for (time,) in heads), default=None)
+        self.oldest = min((time for (time,) in heads if isinstance(time, int)), default=None)
 
     def _count_entry(self, sign: int, rows: int, size: int, length: int) -> None:
         self.entries += sign
@@ -168,31 +169,37 @@ class Buffer:
         )
         self._count_entry(1, new.rows, new.size, len(new.body))
 
-    def free_entry(self, db: sqlite3.Connection) -> tuple[int, int, int] | None:
-        """Id, size and time of the oldest entry that is not held."""
+    def free_entry(self, db: sqlite3.Connection, after: int = 0) -> tuple[int, int, int] | None:
+        """Id, size and time of the oldest entry that is not held and lies behind `after`."""
         last = max(self.held, default=0)
         found: tuple[int, int, int] | None = db.execute(
             "SELECT id, size, time FROM entry WHERE sink = ? AND id > ? ORDER BY id LIMIT 1",
-            (self.id, last),
+            (self.id, max(after, last)),
         ).fetchone()
+        if found and not all(isinstance(value, int) for value in found):
+            raise Damage(f"sink {self.name!r}: an entry has {found} as id, size and time")
         return found
 
     def take_entries(self, db: sqlite3.Connection, size: int) -> tuple[list[Entry], list[int]]:
         """Hold the oldest free entries, at least one; also gives the ids of damaged ones."""
         taken: list[Entry] = []
         damaged: list[int] = []
-        while free := self.free_entry(db):
-            if taken and size < free[1]:
+        last = max(self.held, default=0)
+        while free := self.free_entry(db, last):
+            last = free[0]
+            if (taken or damaged) and size < free[1]:
                 break
             size -= free[1]
-            entry, crc = _read_entry(db, free[0])
-            self.held[entry.id] = entry.size
-            if entry_crc(entry.first, entry.rows, entry.body) == crc:
-                taken.append(entry)
+            entry = read_entry(db, last)
+            if entry is None:
+                damaged.append(last)
             else:
-                damaged.append(entry.id)
+                taken.append(entry)
             if size <= 0:
                 break
+        if not taken and not damaged and self.entries > len(self.held):
+            raise Damage(f"sink {self.name!r}: {self.entries} entries are counted, none is found")
+        self.held.update((entry.id, entry.size) for entry in taken)
         return taken, damaged
 
     def delete_entry(self, db: sqlite3.Connection, number: int) -> tuple[Gone, int] | None:
@@ -239,6 +246,8 @@ class Buffer:
             f"ORDER BY first {'DESC' if newest else ''}, id LIMIT ?",
             (self.id, count + len(self.flying)),
         ).fetchall()
+        if not found and self.parcels:
+            raise Damage(f"sink {self.name!r}: {self.parcels} parcels are counted, none is found")
         taken: list[Parcel] = []
         damaged: list[int] = []
         for number, length in [row for row in found if row[0] not in self.flying][:count]:
@@ -249,8 +258,8 @@ class Buffer:
             if parcel is None:
                 damaged.append(number)
             else:
-                self.flying[number] = parcel.rows
                 taken.append(parcel)
+        self.flying.update((parcel.id, parcel.rows) for parcel in taken)
         return taken, damaged
 
     def delete_parcels(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, Gone]:
@@ -340,7 +349,10 @@ class Buffer:
         What the row says of itself may be wrong, so the counters never go below zero, and the last
         one takes along what they still have.
         """
-        rows, length, size = _numbers_of(db, table, number)
+        claimed = _numbers_of(db, table, number)
+        if claimed is None:
+            return 0
+        rows, length, size = claimed
         db.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
         if table == "entry":
             rows = self.entry_rows if self.entries <= 1 else min(rows, self.entry_rows)
@@ -365,12 +377,13 @@ class Buffer:
         return self.next_sequence if lowest is None else int(lowest)
 
 
-def _numbers_of(db: sqlite3.Connection, table: str, number: int) -> tuple[int, int, int]:
+def _numbers_of(db: sqlite3.Connection, table: str, number: int) -> tuple[int, int, int] | None:
     """Rows, bytes and size that a damaged row claims, as far as they are numbers."""
     size = "size" if table == "entry" else "0"
-    found = db.execute(
-        f"SELECT rows, length(body), {size} FROM {table} WHERE id = ?", (number,)
-    ).fetchone()
+    query = f"SELECT rows, length(body), {size} FROM {table} WHERE id = ?"
+    found = db.execute(query, (number,)).fetchone()
+    if found is None:
+        return None
     rows, length, claimed = (max(0, n) if isinstance(n, int) else 0 for n in found)
     return rows, length, claimed
 
@@ -387,6 +400,8 @@ def load_buffers(db: sqlite3.Connection) -> dict[str, Buffer]:
     """Every sink that the file knows, by name."""
     buffers = {}
     for number, name, *values in db.execute(f"SELECT id, name, {', '.join(STORED)} FROM sink"):
+        if not isinstance(name, str) or not all(isinstance(n, int) for n in values[:12]):
+            raise Damage(f"table sink: sink {name!r} has {values}")
         buffers[name] = Buffer(number, name)
         buffers[name].load(values)
     return buffers
@@ -402,11 +417,21 @@ def parcel_crc(key: str, first: int, last: int, rows: int, attributes: str, body
     return crc32c(body, crc32c(f"{first} {last} {rows} {key} {attributes}".encode()))
 
 
-def _read_entry(db: sqlite3.Connection, number: int) -> tuple[Entry, int]:
+def is_sound(crc: object, compute: Callable[..., int], *values: Any) -> bool:
+    """Whether values from the file have their checksum; damaged ones may be of any type."""
+    try:
+        return compute(*values) == crc
+    except (TypeError, ValueError, AttributeError):
+        return False
+
+
+def read_entry(db: sqlite3.Connection, number: int) -> Entry | None:
+    """One stored entry; None if its checksum does not match."""
     crc, *values = db.execute(
         "SELECT crc, id, first, rows, size, time, body FROM entry WHERE id = ?", (number,)
-    ).fetchone()
-    return Entry(*values), crc
+    ).fetchone() or (None, *[None] * 6)
+    entry = Entry(*values)
+    return entry if is_sound(crc, entry_crc, entry.first, entry.rows, entry.body) else None
 
 
 def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
@@ -415,6 +440,6 @@ def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
     if found is None:
         return None
     _, key, first, last, rows, text, crc, body = found
-    if parcel_crc(key, first, last, rows, text, body) != crc:
+    if not is_sound(crc, parcel_crc, key, first, last, rows, text, body):
         return None
     return Parcel(key, first, last, rows, body, json.loads(text), number)

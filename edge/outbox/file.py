@@ -26,7 +26,7 @@ from edge.outbox.room import (
     size_of,
     sync_folder,
 )
-from edge.outbox.schema import FILE, PAGE_SIZE, connect, is_damage, is_full
+from edge.outbox.schema import FILE, PAGE_SIZE, Damage, connect, is_damage, is_full
 
 log = logging.getLogger("edge.outbox")
 T = TypeVar("T")
@@ -180,19 +180,22 @@ class OutboxFile:
     def set_rows_aside(self, buffer: Buffer, table: str, numbers: Sequence[int]) -> None:
         """Take entries or parcels with a wrong checksum out, keep their bytes, ledger the loss."""
         spare = self.room.max_size - self.room.on_disk()
-        found = [keep_body(self.folder, self.db, table, number, spare) for number in numbers]
+        found = self.read(lambda db: [keep_body(self.folder, db, table, n, spare) for n in numbers])
+        if None in found:
+            self.set_aside(Damage(f"{table} {numbers} are in the index only"))
+            return
         self.room.trim_aside()
 
         def work(db: sqlite3.Connection) -> None:
+            part = ledger.sink_part(buffer.name)
             for number, size in zip(numbers, found, strict=True):
                 rows = buffer.discard(db, table, number)
-                part = ledger.sink_part(buffer.name)
                 ledger.add(db, {(part, "damaged"): rows})
-                loss = Loss(part, "damaged", rows, size, "the checksum does not match")
+                loss = Loss(part, "damaged", rows, size or 0, "the checksum does not match")
                 ledger.lose(db, [loss], self.clock.now())
 
         self.write(work, cost(0, len(numbers)), leaving=True)
-        buffer.find_oldest(self.db)
+        self.read(buffer.find_oldest)
 
     # -- transactions
 
@@ -230,7 +233,7 @@ class OutboxFile:
         """Do work that drops rows, in a transaction of its own."""
         self.write(work, cost(0, 1), leaving=True)
         for buffer in self.buffers.values():
-            buffer.find_oldest(self.db)
+            self.read(buffer.find_oldest)
 
     def _recover(self, error: sqlite3.Error, leaving: bool) -> None:
         """Do what lets a failed transaction be tried again, or raise."""
@@ -262,9 +265,10 @@ class OutboxFile:
         try:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
-            for name, stored in load_buffers(self.db).items():
-                self.buffers[name].load(stored.values())
-        except sqlite3.Error:
+            stored = load_buffers(self.db)
+            for name, buffer in self.buffers.items():
+                buffer.load(stored[name].values())
+        except (sqlite3.Error, KeyError):
             log.debug("the counters cannot be read again", exc_info=True)
 
     def _make_ready(self, need: int) -> None:
@@ -277,6 +281,9 @@ class OutboxFile:
 
     def make_fit(self, need: int) -> bool:
         """Whether `need` bytes fit, after giving back what lies idle: the WAL, then free pages."""
+        return self.read(lambda _: self._make_fit(need))
+
+    def _make_fit(self, need: int) -> bool:
         if self.room.fits(self.db, need):
             return True
         emptied = self._empty_wal()
@@ -291,7 +298,7 @@ class OutboxFile:
         """Give some disk back if most of the file is free; whether there may be more to give."""
         if not self.read(is_loose):
             return False
-        self._at_the_reserve(shrink)
+        self.read(lambda _: self._at_the_reserve(shrink))
         return True
 
     def _empty_wal(self) -> bool:

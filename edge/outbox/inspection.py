@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.errors import DefinitionError, EdgeError
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, entry_crc, load_buffers, parcel_crc
+from edge.outbox.buffer import Buffer, entry_crc, is_sound, load_buffers, parcel_crc
 from edge.outbox.room import size_of
 from edge.outbox.schema import FILE, connect_to_read, is_damage
 
@@ -259,15 +259,13 @@ def export(folder: Path, target: Path) -> dict[str, int]:
 
 def _sound_entry(row: dict[str, Any]) -> bool:
     """Whether an entry is what was written."""
-    crc: int = row["crc"]
-    return entry_crc(row["first"], row["rows"], row["body"]) == crc
+    return is_sound(row["crc"], entry_crc, row["first"], row["rows"], row["body"])
 
 
 def _sound_parcel(row: dict[str, Any]) -> bool:
     """Whether a parcel is what was written."""
     fields = (row[name] for name in ("key", "first", "last", "rows", "attributes", "body"))
-    crc: int = row["crc"]
-    return parcel_crc(*fields) == crc
+    return is_sound(row["crc"], parcel_crc, *fields)
 
 
 def _dicts(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, entry_crc, load_buffers, parcel_crc
+from edge.outbox.buffer import Buffer, entry_crc, is_sound, load_buffers, parcel_crc
 from edge.outbox.model import Loss
 from edge.outbox.room import cost, size_of, sync_folder
 from edge.outbox.schema import FILE, connect_to_rescue
@@ -51,13 +51,17 @@ def move_aside(folder: Path) -> None:
     sync_folder(folder)
 
 
-def keep_body(folder: Path, db: sqlite3.Connection, table: str, number: int, room: int) -> int:
+def keep_body(
+    folder: Path, db: sqlite3.Connection, table: str, number: int, room: int
+) -> int | None:
     """Write the bytes of a row with a wrong checksum below `aside` if `room` bytes allow it.
 
-    Gives how many bytes it has.
+    Gives how many bytes it has, None if there is no such row.
     """
-    (body,) = db.execute(f"SELECT body FROM {table} WHERE id = ?", (number,)).fetchone()
-    data = body if isinstance(body, bytes) else str(body).encode()
+    found = db.execute(f"SELECT body FROM {table} WHERE id = ?", (number,)).fetchone()
+    if found is None:
+        return None
+    data = found[0] if isinstance(found[0], bytes) else str(found[0]).encode()
     if len(data) <= room:
         (folder / "aside" / f"{table}-{number}").write_bytes(data)
     return len(data)
@@ -307,12 +311,10 @@ def _last_id(old: sqlite3.Connection, table: str) -> int:
 
 
 def _is_sound(table: str, row: Any) -> bool:
-    try:
-        if table == "entry":
-            _, _, first, _, rows, _, _, crc, body = row
-            return entry_crc(first, rows, body) == int(crc)
-        _, _, state, key, first, last, rows, _, _, attributes, crc, body = row
-        sum_of_it = parcel_crc(key, first, last, rows, attributes, body)
-        return state in ("waiting", "refused") and sum_of_it == int(crc)
-    except (TypeError, ValueError):
-        return False
+    if table == "entry":
+        _, _, first, _, rows, size, time, crc, body = row
+        whole = isinstance(size, int) and isinstance(time, int)
+        return whole and is_sound(crc, entry_crc, first, rows, body)
+    _, _, state, key, first, last, rows, time, _, attributes, crc, body = row
+    whole = state in ("waiting", "refused") and isinstance(time, int)
+    return whole and is_sound(crc, parcel_crc, key, first, last, rows, attributes, body)

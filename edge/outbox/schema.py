@@ -61,6 +61,10 @@ CREATE TABLE request (
 """
 
 
+class Damage(sqlite3.DatabaseError):
+    """What SQLite read without complaint cannot be what was written."""
+
+
 # A flipped bit must end in a wrong checksum, not in a decoding error.
 _forgiving = partial(str, encoding="utf-8", errors="replace")
 
@@ -141,6 +145,8 @@ def _create(db: sqlite3.Connection) -> None:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the content of the file is not what it wrote."""
+    if isinstance(error, Damage):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return False
