@@ -23,7 +23,7 @@ import polars as pl
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.outbox import inspect
+from edge.outbox.inspection import status
 from tests.broker import Broker
 from tests.cloud import KEYS, REGION, Cloud
 from tests.proxy import Proxy
@@ -230,14 +230,13 @@ def _publish(port: int, given: list[Row], seconds: float) -> None:
 
 
 def _read(folder: Path, name: str) -> object:
-    source = inspect(folder / "outbox").status()["source"]
-    return source.get(name)
+    return status(folder / "outbox", 0)["source"].get(name)
 
 
 def _drained(folder: Path, number: int) -> bool:
-    status = inspect(folder / "outbox").status()
-    taken = status["ledger"].get("source", {}).get("taken", 0)
-    buffered = sum(sink["buffered_rows"] for sink in status["sinks"].values())
+    now = status(folder / "outbox", 0)
+    taken = now["ledger"].get("source", {}).get("taken", 0)
+    buffered = sum(sink["buffered_rows"] for sink in now["sinks"].values())
     return bool(taken >= number and buffered == 0)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edge.operators.filter import Filter
 from edge.operators.python import Python
+from edge.outbox.inspection import status
 from edge.outbox.model import Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner, TooManyFailures
@@ -62,7 +63,17 @@ def test_a_row_goes_through_operators_to_its_sink(tmp_path: Path) -> None:
 
 def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
     batches = [rows(v=[number, number + 1]) for number in range(0, 10, 2)]
-    script = [CRASH, batches[0], batches[1], CRASH, batches[2], CRASH, batches[3], batches[4], CRASH]
+    script = [
+        CRASH,
+        batches[0],
+        batches[1],
+        CRASH,
+        batches[2],
+        CRASH,
+        batches[3],
+        batches[4],
+        CRASH,
+    ]
     sink = FlakySink.of("ok", "down", "half", "ok")
     asyncio.run(finish(pipeline(tmp_path, ScriptedSource.of(*script), sink)))
     assert sorted(values(sink)) == list(range(10))
@@ -76,7 +87,9 @@ def test_rows_that_fail_are_set_aside_and_their_neighbours_go_on(tmp_path: Path)
 
     source = ScriptedSource.of(rows(v=list(range(20))), rows(v=[20]))
     sink = FlakySink.of()
-    runner = asyncio.run(finish(pipeline(tmp_path, source, sink, operators=[Python(function=divide)])))
+    runner = asyncio.run(
+        finish(pipeline(tmp_path, source, sink, operators=[Python(function=divide)]))
+    )
     assert values(sink) == [value for value in range(21) if value != 7]
     assert ledger_of(tmp_path)["pipeline"]["failed"] == 1
     assert runner.pipeline.name == "press"
@@ -127,14 +140,10 @@ def test_acknowledge_delivered_waits_for_every_sink(tmp_path: Path) -> None:
 
     source = ScriptedSource.of(rows(v=[1, 2]))
     sinks = {"alarms": Branch(sink=FlakySink.of())}
-    definition = pipeline(
-        tmp_path, source, FlakySink.of(), sinks=sinks, acknowledge="delivered"
-    )
+    definition = pipeline(tmp_path, source, FlakySink.of(), sinks=sinks, acknowledge="delivered")
     asyncio.run(go())
 
 
 def ledger_of(folder: Path) -> dict[str, Any]:
-    from edge.outbox import inspect
-
-    ledger: dict[str, Any] = inspect(folder / "outbox").status()["ledger"]
+    ledger: dict[str, Any] = status(folder / "outbox", 0)["ledger"]
     return ledger
