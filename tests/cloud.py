@@ -6,10 +6,12 @@ Tests ask for the fixture `cloud` of conftest.py.
 import base64
 import hashlib
 import io
+import itertools
 import json
 import re
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -25,8 +27,13 @@ from moto.moto_server.werkzeug_app import (
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 from moto.s3.utils import compute_checksum
-from moto.sqs.exceptions import BatchRequestTooLong, SQSException
-from moto.sqs.models import Message, SQSBackend
+from moto.sqs.exceptions import (
+    BatchEntryIdsNotDistinct,
+    BatchRequestTooLong,
+    SQSException,
+    TooManyEntriesInBatchRequest,
+)
+from moto.sqs.models import Message, SQSBackend, sqs_backends
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -66,7 +73,9 @@ class Cloud:
         self.later = 0.0  # seconds that the FIFO memory is ahead of the clock
         self._failures: dict[str, list[Failure | None]] = {}
         self._always: dict[str, Failure] = {}
-        self._remembered: dict[tuple[str, str], tuple[float, Message]] = {}
+        self._remembered: dict[tuple[str, str], float] = {}
+        self._numbers = itertools.count(1)
+        self._taking = threading.Lock()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -130,20 +139,11 @@ class Cloud:
         return url
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
-        """All messages of a queue as `receive_message` shows them, taken out of it, in order."""
-        client = self.client("sqs")
-        url = client.get_queue_url(QueueName=queue)["QueueUrl"]
-        found: list[dict[str, Any]] = []
-        while batch := client.receive_message(
-            QueueUrl=url,
-            MaxNumberOfMessages=10,
-            MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=["All"],
-        ).get("Messages"):
-            found += batch
-            for message in batch:
-                client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return found
+        """All messages of a queue, taken out of it, in order, as `receive_message` shows them."""
+        held = sqs_backends[ACCOUNT][REGION].get_queue(queue)
+        with self._taking:
+            taken, held._messages = held._messages, []
+        return [_shown(message) for message in taken]
 
     def _serve(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
@@ -156,25 +156,41 @@ class Cloud:
             return self._app(environ, start_response)
         return _error_answer(request, failure)(environ, start_response)
 
-    def send_batch(self, backend: Any, queue_name: str, entries: Any, lenient: Any) -> Any:
-        """SendMessageBatch as AWS does it; `lenient` is moto's."""
+    def send_batch(self, backend: Any, queue_name: str, entries: Any) -> Any:
+        """SendMessageBatch as AWS does it; moto's walks the whole queue for every message."""
         queue = backend.get_queue(queue_name)
         size = sum(map(_size, entries.values()))
         if size > queue.maximum_message_size:
             raise BatchRequestTooLong(size)
+        if len(entries) > 10:
+            raise TooManyEntriesInBatchRequest(len(entries))
+        if len({entry["Id"] for entry in entries.values()}) < len(entries):
+            raise BatchEntryIdsNotDistinct("twice")
         sent: list[Message] = []
         failed: list[dict[str, Any]] = []
-        for number, entry in entries.items():
+        for entry in entries.values():
             if failure := self._entry_failure(entry["MessageBody"]):
                 failed.append(_entry_error(entry["Id"], failure))
-            elif known := self._known(queue, entry):
-                known.user_id = entry["Id"]  # type: ignore[attr-defined]
-                sent.append(known)
             else:
-                messages, errors = lenient(backend, queue_name, {number: entry})
-                self._remember(queue, entry, messages)
-                sent, failed = sent + messages, failed + errors
+                sent.append(self._take(queue, entry))
         return sent, failed
+
+    def _take(self, queue: Any, entry: Any) -> Message:
+        message = Message(str(uuid.uuid4()), entry["MessageBody"])
+        message.user_id = entry["Id"]  # type: ignore[attr-defined]
+        message.message_attributes = entry["MessageAttributes"]
+        message.group_id = entry.get("MessageGroupId")
+        message.mark_sent(delay_seconds=0)
+        with self._taking:
+            if queue.fifo_queue:
+                message.deduplication_id = entry["MessageDeduplicationId"]
+                message.sequence_number = f"{next(self._numbers):020}"
+                name = (queue.queue_arn, entry["MessageDeduplicationId"])
+                if self._remembered.get(name, -FIFO_MEMORY) > self._now() - FIFO_MEMORY:
+                    return message
+                self._remembered[name] = self._now()
+            queue._messages.append(message)
+        return message
 
     def _entry_failure(self, body: str) -> Failure | None:
         if not _ILLEGAL.search(body):
@@ -182,17 +198,6 @@ class Cloud:
         if self.illegal_fails_call:
             raise SQSException(self.illegal_fails_call.code, "by the test")
         return Failure("InvalidMessageContents")
-
-    def _known(self, queue: Any, entry: Any) -> Message | None:
-        if not queue.fifo_queue:
-            return None
-        known = self._remembered.get((queue.queue_arn, entry["MessageDeduplicationId"]))
-        return known[1] if known and known[0] > self._now() - FIFO_MEMORY else None
-
-    def _remember(self, queue: Any, entry: Any, messages: list[Message]) -> None:
-        if queue.fifo_queue and messages:
-            key = (queue.queue_arn, entry["MessageDeduplicationId"])
-            self._remembered[key] = (self._now(), messages[0])
 
     def _now(self) -> float:
         return time.monotonic() + self.later
@@ -224,6 +229,15 @@ def _entry_error(entry_id: str, failure: Failure) -> dict[str, Any]:
     return {"Id": entry_id, "SenderFault": sender, "Code": failure.code, "Message": text}
 
 
+def _shown(message: Message) -> dict[str, Any]:
+    shown: dict[str, Any] = {"MessageId": message.id, "Body": message.body, "Attributes": {}}
+    if message.message_attributes:
+        shown["MessageAttributes"] = message.message_attributes
+    if message.group_id:
+        shown["Attributes"]["MessageGroupId"] = message.group_id
+    return shown
+
+
 def _size(entry: Any) -> int:
     """What AWS counts: body and every attribute's name, type and value, in UTF-8."""
     size = len(entry["MessageBody"].encode())
@@ -232,14 +246,13 @@ def _size(entry: Any) -> int:
     return size
 
 
-_lenient_send = SQSBackend.send_message_batch
 _lenient_put = S3Response.put_object
 _one_put = threading.Lock()
 
 
 def _make_strict(cloud: Cloud) -> None:
     def send(backend: Any, queue_name: str, entries: Any) -> Any:
-        return cloud.send_batch(backend, queue_name, entries, _lenient_send)
+        return cloud.send_batch(backend, queue_name, entries)
 
     def put(response: Any) -> Any:
         _check_digests(response.headers, response.body or b"")

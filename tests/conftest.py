@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.cloud import Cloud
+
+settings.register_profile("edge", deadline=None)  # a busy machine is no failure
+settings.load_profile("edge")
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ class SqsSink(Sink, AwsService):
     A message is one row as a JSON object, or with `pack` a JSON array of rows. Each carries
     `edge_id` as an attribute, by which a consumer drops repeats: SQS delivers at least once, and a
     FIFO queue recognises a repeat only within five minutes. A FIFO queue gets the key of the row
-    as its group. Needs sqs:SendMessage, sqs:GetQueueUrl and sqs:GetQueueAttributes.
+    as its group; a group waits where one of its messages was not taken, though those sent in the
+    same call may be ahead of it. Needs sqs:SendMessage, sqs:GetQueueUrl and sqs:GetQueueAttributes.
     """
 
     service: ClassVar[str] = "sqs"
