@@ -178,7 +178,7 @@ def test_a_child_that_ends_by_itself_is_an_error_with_its_last_words(tmp_path: P
         log = tmp_path / "log"
         child = await Child.start("clock", [sys.executable, "-c", "raise SystemExit('no')"], log)
         with pytest.raises(DemoError, match="clock: ended with 1"):
-            await child.listening(1, 20.0)
+            await child.listening(1)
         assert log.read_text() == "no\n"
 
     asyncio.run(story())

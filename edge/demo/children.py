@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,15 +57,16 @@ class Child:
 
     async def listening(self, port: int, seconds: float = 30.0) -> None:
         """Wait until it takes connections on `port`; raises DemoError when it does not."""
-        async with asyncio.timeout(seconds):
-            while True:
-                self.must_run()
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    await writer.wait_closed()
-                    return
-                await asyncio.sleep(0.05)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.must_run()
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await writer.wait_closed()
+                return
+            await asyncio.sleep(0.05)
+        raise DemoError(f"{self.name}: not listening on port {port} after {seconds:.0f} s")
 
     def must_run(self) -> None:
         """Raises DemoError with the last lines of its log when it has ended by itself."""
