@@ -6,18 +6,16 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.errors import LinkDown
 from edge.mqtt.endpoint import CONNECT_TIMEOUT, Endpoint
 from edge.mqtt.packets import Messages, Splitter, acknowledgement
+from edge.mqtt.protocol import Protocol, Session
 
 log = logging.getLogger("edge.mqtt")
 
@@ -26,84 +24,6 @@ _READ_MOST = 4 * 2**20
 _TWIN = 0x8E
 _OLD_BROKER = b"\x20\x02\x00\x01"
 _SPEAKS_OLD = "the broker does not speak MQTT 5; set protocol: 3.1.1"
-
-
-class Session(NamedTuple):
-    """What a broker should keep for a client, and what it should send it.
-
-    filters: topic filter -> QoS. expiry: seconds the session outlives its connection (MQTT 5).
-    receive_maximum: unacknowledged messages (MQTT 5). retain_handling: MQTT 5, 3.8.3.1.
-    """
-
-    client_id: str
-    filters: Mapping[str, int]
-    expiry: int
-    receive_maximum: int
-    retain_handling: int
-    max_payload: int
-
-
-class _Protocol(Client):
-    """paho with its two socket calls turned to buffers; one object per connection."""
-
-    def __init__(self, sock: socket.socket, endpoint: Endpoint, session: Session) -> None:
-        five = endpoint.protocol == "5"
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id=session.client_id,
-            clean_session=None if five else False,
-            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        self.outgoing = bytearray()
-        self._connected_socket = sock
-        self._incoming = b""
-        if endpoint.username is not None:
-            password = endpoint.password
-            secret = password.get_secret_value() if password else None
-            self.username_pw_set(endpoint.username, secret)
-        host, port = endpoint.address
-        keepalive = round(endpoint.keepalive.total_seconds())
-        if five:
-            self.connect_async(
-                host, port, keepalive, clean_start=False, properties=_properties(session)
-            )
-        else:
-            self.connect_async(host, port, keepalive)
-
-    def hear(self, packet: bytes) -> None:
-        """Let paho act on one whole packet; what it answers is in `outgoing` afterwards."""
-        self._incoming = packet
-        self.loop_read()
-        if self.want_write():
-            self.loop_write()
-
-    def close(self) -> None:
-        """Close the socket without a word."""
-        self._sock_close()
-
-    def _create_socket(self) -> socket.socket:
-        return self._connected_socket
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if not self._incoming:
-            raise BlockingIOError
-        part, self._incoming = self._incoming[:bufsize], self._incoming[bufsize:]
-        return part
-
-    def _sock_send(self, buf: bytes | bytearray) -> int:
-        # Acknowledgements are written beside paho; one buffer keeps packets from interleaving.
-        self.outgoing += buf
-        return len(buf)
-
-
-def _properties(session: Session) -> Properties:
-    found = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    found.SessionExpiryInterval = session.expiry
-    found.ReceiveMaximum = session.receive_maximum
-    found.TopicAliasMaximum = 0
-    return found
 
 
 class Channel:
@@ -129,7 +49,7 @@ class Channel:
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False
         self._loop = asyncio.get_running_loop()
-        self._protocol = _Protocol(sock, endpoint, session)
+        self._protocol = Protocol(sock, endpoint, session)
         self._protocol.on_connect = self._on_connect
         self._protocol.on_disconnect = self._on_disconnect
         self._protocol.on_subscribe = self._on_subscribe
@@ -304,6 +224,13 @@ class Channel:
         if reason.is_failure:
             raise LinkDown(_refusal(str(reason)))
         self._keepalive = getattr(properties, "ServerKeepAlive", self._keepalive) or 65_535
+        expiry = getattr(properties, "SessionExpiryInterval", self._session.expiry)
+        if expiry < self._session.expiry:
+            log.warning(
+                "the broker keeps messages for %d s while we are away, not %d (session_expiry)",
+                expiry,
+                self._session.expiry,
+            )
         self._accepted = flags.session_present
 
     def _on_disconnect(

@@ -9,9 +9,10 @@ from socket import socket
 
 from edge.clock import Clock
 from edge.errors import LinkDown
-from edge.mqtt.channel import Channel, Session
+from edge.mqtt.channel import Channel
 from edge.mqtt.endpoint import Endpoint
 from edge.mqtt.packets import Messages
+from edge.mqtt.protocol import Session
 
 log = logging.getLogger("edge.mqtt")
 

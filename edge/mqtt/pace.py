@@ -30,7 +30,7 @@ class Pace:
 
     def nap(self, outstanding: int) -> float:
         """Seconds to wait before the next read with `outstanding` messages unacknowledged."""
-        if outstanding and outstanding + self._count >= self.window:
+        if self._count and outstanding + self._count >= self.window:
             return SHORTEST
         return self._nap
 

@@ -40,6 +40,9 @@ class Seen:
     """
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.subscriptions: Sequence[str] = ()
         self.fields: Mapping[str, Any] | None = None
         self._ids: dict[int, int] = {}
@@ -122,7 +125,7 @@ class Seen:
 
     def restore(self, states: Sequence[bytes]) -> None:
         """Take back what `snapshot` gave: one whole, then changes."""
-        self.__init__()  # type: ignore[misc]
+        self._reset()
         for state in states:
             self._apply(state)
         self._clean()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,20 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.clock import Clock
 from edge.mqtt import Connection, Endpoint, Messages, Session
 from tests.broker import Broker, free_port
 from tests.loop import in_loop
-
-CONNACK = b"\x20\x03\x00\x00\x00"
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class HastyClock(Clock):
-    """Real time, but nobody waits long between two attempts."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.01))
+from tests.mqtt.wire import CONNACK, HastyClock, Script, scripted, until
 
 
 def session(**changes: object) -> Session:
@@ -40,30 +30,6 @@ async def connection(
         yield found
     finally:
         await found.close()
-
-
-@asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[str]:
-    """A server that reads CONNECT and then does what the script says."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.read(1000)
-            await script(reader, writer)
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def until(condition: Callable[[], object], within: float = 10) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-            await asyncio.sleep(0.005)
 
 
 async def problem(script: Script, **options: object) -> str:

@@ -34,7 +34,15 @@ def test_naps_are_short_while_the_window_is_about_to_fill() -> None:
     for _ in range(10):
         pace.read(2, 300)
     assert pace.nap(5) == LONGEST
+    assert pace.nap(0) == LONGEST
     assert pace.nap(18) == SHORTEST
+
+
+def test_after_a_full_window_the_next_one_is_read_at_once() -> None:
+    pace = Pace()
+    for _ in range(10):
+        batch(pace, [20, 0])
+    assert pace.nap(0) == SHORTEST
 
 
 def test_a_larger_window_is_learned_where_the_stream_stops() -> None:

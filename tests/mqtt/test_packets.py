@@ -9,35 +9,9 @@ from hypothesis import strategies as st
 
 from edge.errors import LinkDown
 from edge.mqtt.packets import KEPT_OF_OVERSIZE, Messages, Splitter, acknowledgement
+from tests.mqtt.wire import publish
 
 PINGRESP = b"\xd0\x00"
-
-
-def publish(
-    topic: bytes,
-    payload: bytes,
-    qos: int = 0,
-    flags: int = 0,
-    packet_id: int = 1,
-    properties: bytes | None = None,
-) -> bytes:
-    """A PUBLISH packet; properties None is MQTT 3.1.1."""
-    body = len(topic).to_bytes(2, "big") + topic
-    if qos:
-        body += packet_id.to_bytes(2, "big")
-    if properties is not None:
-        body += variable(len(properties)) + properties
-    body += payload
-    return bytes([0x30 | qos << 1 | flags]) + variable(len(body)) + body
-
-
-def variable(value: int) -> bytes:
-    digits = []
-    while True:
-        value, digit = divmod(value, 128)
-        digits.append(digit | (128 if value else 0))
-        if not value:
-            return bytes(digits)
 
 
 def split(

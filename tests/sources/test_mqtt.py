@@ -21,8 +21,8 @@ from edge.sources.mqtt import MqttSource
 from tests.broker import Broker
 from tests.certificates import Certificates
 from tests.loop import in_loop
-from tests.mqtt.test_connection import HastyClock, scripted
-from tests.mqtt.test_packets import publish as published
+from tests.mqtt.wire import HastyClock, scripted
+from tests.mqtt.wire import publish as published
 
 OPEN = "allow_anonymous true\nmax_queued_messages 0"
 KEPT = f"{OPEN}\npersistence true\npersistence_location {{folder}}/\nautosave_interval 1"
