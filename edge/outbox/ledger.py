@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from edge.outbox.model import Loss, Reject
+from edge.outbox.schema import Damage
 
 REJECTED_ROWS = 1_000
 REJECTED_BYTES = 4 * 2**20
@@ -48,6 +49,8 @@ def read(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
     """Every counter, by part; `buffered` of the sinks is read from what is there."""
     counters: dict[str, dict[str, int]] = {}
     for part, counter, value in db.execute("SELECT part, counter, value FROM ledger"):
+        if not (isinstance(part, str) and isinstance(counter, str) and isinstance(value, int)):
+            raise Damage(f"table ledger: has {part!r}, {counter!r}, {value!r}")
         counters.setdefault(part, {})[counter] = value
     for name, rows in db.execute("SELECT name, entry_rows + parcel_rows + rescue_rows FROM sink"):
         counters.setdefault(sink_part(name), {})["buffered"] = rows

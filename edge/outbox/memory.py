@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
+from edge.outbox.buffer import is_sound
 from edge.outbox.model import Kept, Remembered
 
 _TIMES = 4  # the log may grow to so many times the whole; a row per key would write 10 times more
@@ -79,8 +80,9 @@ def read(db: sqlite3.Connection) -> tuple[dict[str, Kept], list[str]]:
     ):
         if name in damaged:
             continue
-        if crc32c(body) != crc or shapes.get(name, shape) != shape or not (whole or name in states):
-            damaged.append(name)
+        sound = is_sound(crc, crc32c, body) and isinstance(name, str) and isinstance(shape, str)
+        if not sound or shapes.get(name, shape) != shape or not (whole or name in states):
+            damaged.append(str(name))
             continue
         shapes[name] = shape
         states.setdefault(name, []).append(body)

@@ -86,6 +86,8 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
         meta.pop("outbox", None)
         new.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
         counters = _all(old, "SELECT part, counter, value FROM ledger")
+        if not all(isinstance(p, str) and isinstance(v, int) for p, _, v in counters):
+            counters = []
         new.executemany("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?)", counters)
         _copy_sinks(old, new, meta, names)
         for table in ("memory", "loss", "rejected", "request"):
@@ -250,7 +252,10 @@ class Rescue:
             found = self._old.execute(query, (after,)).fetchone()
         except sqlite3.Error:
             return _FAILED
-        return found[0] if found else None
+        if found is None or found[0] > _HIGHEST:
+            return None
+        number: int = found[0]
+        return number if number > after else _FAILED  # a page whose ids are not in order
 
     def _read(self, number: int) -> Any:
         """One row; None if it cannot be read, or its checksum or its sink is wrong."""
@@ -289,6 +294,7 @@ class Rescue:
 
 
 _FAILED = -1
+_HIGHEST = 2**52  # no outbox gives so many ids: beyond is damage
 
 
 def _open_or_empty(path: Path) -> sqlite3.Connection:
@@ -305,7 +311,7 @@ def _last_id(old: sqlite3.Connection, table: str) -> int:
             (last,) = old.execute(f"SELECT coalesce(max(id), 0) FROM {table} {how}").fetchone()
         except sqlite3.Error:
             continue
-        if isinstance(last, int):
+        if isinstance(last, int) and 0 <= last <= _HIGHEST:
             return last
     return 0
 
