@@ -1,157 +1,21 @@
 """Every message the broker kept becomes a row once, whatever happens on either side."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
-from paho.mqtt import publish
-from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge.codec import Record
 from edge.component import Stream
 from edge.errors import DefinitionError
-from edge.mqtt import connection
-from edge.sources import Arrival, Batch
+from edge.sources import Batch
 from edge.sources.mqtt import MqttSource
 from tests.broker import Broker
-from tests.certificates import Certificates
 from tests.loop import in_loop
+from tests.mqtt.intake import KEPT, OPEN, RECORD, Intake, reading, send
 from tests.mqtt.wire import HastyClock, scripted
 from tests.mqtt.wire import publish as published
-
-OPEN = "allow_anonymous true\nmax_queued_messages 0"
-KEPT = f"{OPEN}\npersistence true\npersistence_location {{folder}}/\nautosave_interval 1"
-RECORD = Record(
-    time="ts",
-    key=("device",),
-    fields={"ts": "timestamp_ms", "n": "int"},  # type: ignore[arg-type]
-)
-
-
-class Intake:
-    """A source driven by hand, with the memory that an outbox would hold."""
-
-    def __init__(
-        self, url: str, *, record: Record = RECORD, batch: Batch | None = None, **options: Any
-    ):
-        self.url, self.record, self.options = url, record, options
-        self.batch = batch or Batch(10_000, 0.05)
-        self.memory: list[bytes] = []
-        self.nones = 0
-
-    @asynccontextmanager
-    async def running(self, **changes: Any) -> AsyncIterator["Intake"]:
-        """A process with this source, ended in order."""
-        options = {"topics": "plant/{device}", **self.options, **changes}
-        self.source = MqttSource(url=self.url, **options)
-        self.schema = self.source.bind(self.record, Stream(), "edge-test", self.batch, HastyClock())
-        self.source.restore(self.memory)
-        self.arrivals = self.source.arrivals(None)
-        try:
-            yield self
-        finally:
-            await self.arrivals.aclose()
-            await self.source.close()
-
-    async def next(self) -> Arrival:
-        """The next arrival, even an empty one, not yet committed."""
-        async for arrival in self.arrivals:
-            if arrival is not None:
-                if self.schema is not None:
-                    assert arrival.frame.schema == self.schema
-                lost = len(arrival.rejects) + arrival.redelivered + arrival.retained
-                assert arrival.read == arrival.frame.height + lost
-                return arrival
-            self.nones += 1
-        raise AssertionError("the source ended")
-
-    def commit(self) -> None:
-        """Keep what the source wants remembered."""
-        change = self.source.snapshot(False)
-        self.memory += [change] if change else []
-
-    async def connected(self) -> None:
-        """Read on until the broker has answered the subscriptions."""
-
-        async def read() -> None:
-            async for arrival in self.arrivals:
-                self.commit()
-                assert arrival is None or not arrival.read
-                answers = self.status["subscriptions"]
-                if arrival is None and self.status["connected"] and answers:
-                    return
-
-        await asyncio.wait_for(read(), 20)
-
-    async def read(self, count: int, acknowledge: bool = True) -> "Total":
-        """Read and commit until `count` messages were read."""
-        total = Total()
-        async with asyncio.timeout(20):
-            while total.read < count:
-                arrival = await self.next()
-                self.commit()
-                if acknowledge:
-                    await arrival.acknowledge()
-                total.add(arrival)
-        return total
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return dict(self.source.status())
-
-
-class Total:
-    """What several arrivals brought."""
-
-    def __init__(self) -> None:
-        self.arrivals: list[Arrival] = []
-        self.read = self.redelivered = self.retained = 0
-
-    def add(self, arrival: Arrival) -> None:
-        self.arrivals.append(arrival)
-        self.read += arrival.read
-        self.redelivered += arrival.redelivered
-        self.retained += arrival.retained
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        return pl.concat(arrival.frame for arrival in self.arrivals)
-
-    @property
-    def numbers(self) -> list[int]:
-        return self.frame["n"].to_list()
-
-    @property
-    def rejects(self) -> list[tuple[str | None, str]]:
-        return [(each.topic, each.reason) for one in self.arrivals for each in one.rejects]
-
-
-def reading(number: int) -> bytes:
-    return json.dumps({"ts": 1_700_000_000_000 + number, "n": number}).encode()
-
-
-async def send(
-    broker: Broker,
-    numbers: Sequence[int | bytes],
-    topic: str = "plant/a",
-    qos: int = 1,
-    **options: Any,
-) -> None:
-    """Publish readings with these numbers, or these payloads."""
-    payloads = [each if isinstance(each, bytes) else reading(each) for each in numbers]
-    messages = [
-        {"topic": topic, "payload": each, "qos": qos, "retain": options.get("retain", False)}
-        for each in payloads
-    ]
-    await asyncio.to_thread(
-        publish.multiple, messages, hostname="127.0.0.1", port=broker.port, client_id="publisher",
-        auth=options.get("auth"), protocol=MQTTProtocolVersion.MQTTv311,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -438,112 +302,6 @@ async def test_a_blocked_outbox_keeps_the_connection(broker: Broker) -> None:
 
 
 @in_loop
-async def test_a_twin_that_the_broker_says_nothing_of_is_guessed(
-    broker: Broker, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Mosquitto 2.0.11 closes the first connection without a reason."""
-    one, two = Intake(broker.url), Intake(broker.url)
-    async with one.running(), two.running(), asyncio.timeout(20), asyncio.TaskGroup() as both:
-        for intake in (one, two):
-            both.create_task(_read_until(intake, lambda: "is there another client" in caplog.text))
-    assert "is there another client with the client id 'edge-test'?" in caplog.text
-
-
-async def _read_until(intake: Intake, condition: Callable[[], object]) -> None:
-    async for _ in intake.arrivals:
-        if condition():
-            return
-
-
-@in_loop
-async def test_a_subscription_that_is_refused_is_said_and_asked_for_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "ASK_AGAIN", 0.1)
-    with Broker(tmp_path, DYNAMIC) as broker:
-        _allow(tmp_path, subscribe=False)
-        broker.restart()
-        intake = Intake(broker.url, keepalive="1s")
-        async with intake.running(topics=["plant/{device}"]):
-            await intake.connected()
-            assert intake.status["subscriptions"] == {"plant/+": "refused: Not authorized"}
-            assert "subscription to 'plant/+' refused: Not authorized" in caplog.text
-            refusals = caplog.text.count("refused: Not authorized")
-            await asyncio.wait_for(
-                _read_until(
-                    intake, lambda: caplog.text.count("refused: Not authorized") > refusals
-                ),
-                9,
-            )
-
-
-@in_loop
-async def test_a_broker_that_grants_less_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with Broker(tmp_path, f"listener {{port}} 127.0.0.1\nmax_qos 0\n{OPEN}") as broker:
-        intake = Intake(broker.url)
-        async with intake.running():
-            await intake.connected()
-            assert intake.status["subscriptions"] == {"plant/+": "QoS 0"}
-            await send(broker, range(3), qos=0)
-            assert (await intake.read(3)).numbers == [0, 1, 2]
-    assert "granted with QoS 0 instead of 1" in caplog.text
-
-
-@in_loop
-async def test_a_wrong_password_is_said_and_never_shown(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "users").write_text(PASSWORDS)
-    with Broker(tmp_path, "password_file {folder}/users") as broker:
-        intake = Intake(broker.url, username="sensor", password="wrong-one")
-        async with intake.running():
-            await asyncio.wait_for(_read_until(intake, lambda: caplog.text), 9)
-            assert "Not authorized; check username, password and certificate" in caplog.text
-            assert "wrong-one" not in caplog.text + repr(intake.source) + str(intake.status)
-
-
-@in_loop
-async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path)
-    config = f"listener {{port}} 127.0.0.1\n{OPEN}\n{certificates.mosquitto}"
-    with Broker(tmp_path, config) as broker:
-        url = f"mqtts://localhost:{broker.port}"
-        paths = {"certificate": certificates.client, "key": certificates.client_key}
-        intake = Intake(url, ca=certificates.ca, **paths)
-        async with intake.running():
-            await intake.connected()
-            await asyncio.to_thread(
-                publish.multiple,
-                [{"topic": "plant/a", "payload": reading(i), "qos": 1} for i in range(2000)],
-                "localhost",
-                broker.port,
-                tls={
-                    "ca_certs": certificates.ca,
-                    "certfile": certificates.client,
-                    "keyfile": certificates.client_key,
-                },
-            )
-            assert sorted((await intake.read(2000)).numbers) == list(range(2000))
-
-
-@in_loop
-async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path)
-    config = f"listener {{port}} 127.0.0.1\n{OPEN}\n{certificates.mosquitto}"
-    with Broker(tmp_path, config) as broker:
-        intake = Intake(f"mqtts://localhost:{broker.port}")
-        async with intake.running():
-            await asyncio.wait_for(
-                _read_until(
-                    intake, lambda: "certificate verify failed" in str(intake.status["problem"])
-                ),
-                9,
-            )
-
-
-@in_loop
 async def test_fields_that_the_first_rows_decided_are_remembered(broker: Broker) -> None:
     intake = Intake(broker.url, record=Record())
     async with intake.running():
@@ -582,22 +340,3 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], reason: s
     with pytest.raises(ValueError) as caught:
         MqttSource(**{"url": "mqtt://x", "topics": "a", **options})
     assert reason in str(caught.value)
-
-
-DYNAMIC = """listener {port} 127.0.0.1
-allow_anonymous true
-plugin /usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so
-plugin_opt_config_file {folder}/dynamic.json"""
-
-
-def _allow(folder: Path, subscribe: bool) -> None:
-    access = {
-        "publishClientSend": True,
-        "publishClientReceive": True,
-        "subscribe": subscribe,
-        "unsubscribe": True,
-    }
-    (folder / "dynamic.json").write_text(json.dumps({"defaultACLAccess": access}))
-
-
-PASSWORDS = "sensor:$7$101$AAAA$AAAA\n"
