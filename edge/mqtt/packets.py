@@ -129,9 +129,10 @@ class Splitter:
                 add_topic(data[name:middle])
                 add_id(data[middle : middle + 2] if head == 0x32 else b"")
                 add_payload(data[body:end])
-                self._at = at = end
+                at = end
         except IndexError:  # the stream is cut inside the header of a packet
-            return
+            pass
+        self._at = at
 
     def _take_any(self, messages: Messages, limit: int, others: list[bytes]) -> bool:
         if self._skip and not self._finish_skip(messages):
