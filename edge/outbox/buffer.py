@@ -2,12 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from crc32c import crc32c
-
+from edge.outbox.checksum import entry_crc, parcel_crc, read_entry, read_parcel
+from edge.outbox.ledger import Gone
 from edge.outbox.model import Entry, NewEntry, Parcel, SinkLimits
 from edge.outbox.schema import Damage
 
@@ -29,17 +29,6 @@ STORED = (  # the columns of `sink` behind id and name
     "link_reason",
 )
 _SAVE = f"UPDATE sink SET {', '.join(f'{name} = ?' for name in STORED)} WHERE id = ?"
-_PARCEL = "id, key, first, last, rows, attributes, crc, body"
-
-
-class Gone(NamedTuple):
-    """An entry or parcel that was taken out, for the ledger: its rows lie in `first`..`last`."""
-
-    first: int
-    last: int
-    rows: int
-    bytes: int
-    reason: str = ""
 
 
 @dataclass
@@ -157,6 +146,12 @@ class Buffer:
         """Store rows behind all others, under the next sequence numbers."""
         first, self.next_sequence = self.next_sequence, self.next_sequence + new.rows
         self.insert_entry(db, number, (first, self.next_sequence - 1), new, now)
+
+    def turn_away(self, new: NewEntry) -> Gone:
+        """Rows that never get in still use up their sequence numbers."""
+        first, self.next_sequence = self.next_sequence, self.next_sequence + new.rows
+        self.changed = True
+        return Gone(first, self.next_sequence - 1, new.rows, len(new.body), "full")
 
     def insert_entry(
         self, db: sqlite3.Connection, number: int, span: tuple[int, int], new: NewEntry, time: int
@@ -407,41 +402,3 @@ def load_buffers(db: sqlite3.Connection) -> dict[str, Buffer]:
         buffers[name] = Buffer(number, name)
         buffers[name].load(values)
     return buffers
-
-
-def entry_crc(first: int, rows: int, body: bytes) -> int:
-    """CRC-32C of an entry: its numbers count too, not only its bytes."""
-    return crc32c(body, crc32c(f"{first} {rows}".encode()))
-
-
-def parcel_crc(key: str, first: int, last: int, rows: int, attributes: str, body: bytes) -> int:
-    """CRC-32C of a parcel: what is sent, under which key, for which rows."""
-    return crc32c(body, crc32c(f"{first} {last} {rows} {key} {attributes}".encode()))
-
-
-def is_sound(crc: object, compute: Callable[..., int], *values: Any) -> bool:
-    """Whether values from the file have their checksum; damaged ones may be of any type."""
-    try:
-        return compute(*values) == crc
-    except (TypeError, ValueError, AttributeError):
-        return False
-
-
-def read_entry(db: sqlite3.Connection, number: int) -> Entry | None:
-    """One stored entry; None if its checksum does not match."""
-    crc, *values = db.execute(
-        "SELECT crc, id, first, rows, size, time, body FROM entry WHERE id = ?", (number,)
-    ).fetchone() or (None, *[None] * 6)
-    entry = Entry(*values)
-    return entry if is_sound(crc, entry_crc, entry.first, entry.rows, entry.body) else None
-
-
-def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
-    """One stored parcel; None if its checksum does not match."""
-    found = db.execute(f"SELECT {_PARCEL} FROM parcel WHERE id = ?", (number,)).fetchone()
-    if found is None:
-        return None
-    _, key, first, last, rows, text, crc, body = found
-    if not is_sound(crc, parcel_crc, key, first, last, rows, text, body):
-        return None
-    return Parcel(key, first, last, rows, body, json.loads(text), number)

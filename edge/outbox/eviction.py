@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, Gone
-from edge.outbox.model import Loss
+from edge.outbox.buffer import Buffer
+from edge.outbox.ledger import Gone
 
 _ORDER = {"low": 0, "normal": 1, "high": 2}
 
@@ -37,7 +37,7 @@ def evict_oldest(
             oldest = min(level, key=lambda b: heads[b.name][0] if b.name in heads else _NEVER)
             _, kind, number = heads[oldest.name]
             gone = _drop(db, oldest, kind, number)
-            note_dropped(db, oldest, [gone], now)
+            ledger.note(db, oldest.name, "dropped", [gone._replace(reason="full")], now)
 
 
 _NEVER = 2**63
@@ -66,14 +66,3 @@ def _drop(db: sqlite3.Connection, buffer: Buffer, kind: str, number: int) -> Gon
     found = buffer.delete_entry(db, number)
     assert found is not None
     return found[0]
-
-
-def note_dropped(
-    db: sqlite3.Connection, buffer: Buffer, dropped: Iterable[Gone], now: int, reason: str = "full"
-) -> None:
-    """Ledger rows that were dropped from one sink."""
-    part = ledger.sink_part(buffer.name)
-    for gone in dropped:
-        ledger.add(db, {(part, "dropped"): gone.rows})
-        loss = Loss(part, "dropped", gone.rows, gone.bytes, reason, gone.first, gone.last)
-        ledger.lose(db, [loss], now)

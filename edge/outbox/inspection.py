@@ -10,7 +10,8 @@ from typing import Any
 
 from edge.errors import DefinitionError, EdgeError
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, entry_crc, is_sound, load_buffers, parcel_crc
+from edge.outbox.buffer import Buffer, load_buffers
+from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.room import size_of
 from edge.outbox.schema import FILE, connect_to_read, is_damage
 

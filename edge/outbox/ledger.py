@@ -3,6 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from edge.outbox.model import Loss, Reject
 from edge.outbox.schema import Damage
@@ -29,6 +30,16 @@ VALUES (:part, :kind, :reason, :rows, :bytes, :first, :last, :now, :now)
 SOURCE_OUT = ("rejected", "redelivered", "retained", "taken")
 SINK_IN = ("appended", "summaries")
 SINK_OUT = ("delivered", "buffered", "thinned", "dropped", "refused", "damaged")
+
+
+class Gone(NamedTuple):
+    """An entry or parcel that was taken out, for the ledger: its rows lie in `first`..`last`."""
+
+    first: int
+    last: int
+    rows: int
+    bytes: int
+    reason: str = ""
 
 
 def sink_part(sink: str) -> str:
@@ -103,6 +114,14 @@ def _bound_losses(db: sqlite3.Connection) -> None:
     ).fetchall()
     db.execute("DELETE FROM loss WHERE id < ?", (bound,))
     db.executemany("INSERT INTO loss VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", merged)
+
+
+def note(db: sqlite3.Connection, sink: str, kind: str, gone: Sequence[Gone], now: int) -> None:
+    """Ledger rows that left a sink undelivered: the counter `kind`, and a line of the losses."""
+    part = sink_part(sink)
+    add(db, {(part, kind): sum(item.rows for item in gone)})
+    lines = (Loss(part, kind, g.rows, g.bytes, g.reason, g.first, g.last) for g in gone)
+    lose(db, lines, now)
 
 
 def regain(db: sqlite3.Connection, part: str, reason: str, rows: int, size: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
-from edge.outbox.buffer import is_sound
+from edge.outbox.checksum import is_sound
 from edge.outbox.model import Kept, Remembered
 
 _TIMES = 4  # the log may grow to so many times the whole; a row per key would write 10 times more

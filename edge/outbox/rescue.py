@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, entry_crc, is_sound, load_buffers, parcel_crc
+from edge.outbox.buffer import Buffer, load_buffers
+from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.model import Loss
 from edge.outbox.room import cost, size_of, sync_folder
 from edge.outbox.schema import FILE, connect_to_rescue

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edge.clock import Clock
-from edge.outbox import inspection, ledger, memory
+from edge.outbox import inspection, ledger, memory, quarantine
 from edge.outbox.admission import admit
-from edge.outbox.buffer import Buffer, Gone
-from edge.outbox.eviction import note_dropped
+from edge.outbox.buffer import Buffer
 from edge.outbox.file import OutboxFile
+from edge.outbox.ledger import Gone
 from edge.outbox.model import (
     Commit,
     Depth,
@@ -124,7 +124,7 @@ class Outbox:
             for new in commit.entries:
                 counts[ledger.sink_part(new.sink), "appended"] += new.rows
             for new in admitted.turned_away:
-                note_dropped(db, *_turn_away(file.buffers[new.sink], new), now)
+                ledger.note(db, new.sink, "dropped", [file.buffers[new.sink].turn_away(new)], now)
             self._write_state(db, commit, now)
             ledger.add(db, counts)
 
@@ -212,7 +212,7 @@ class Outbox:
                 span = entries[0].first, entries[-1].first + entries[-1].rows - 1
                 buffer.insert_entry(db, numbers[0], span, rest, time)
             gone = [Gone(r.first, r.last, r.rows, 0, r.reason) for r in refused]
-            _note_refused(db, buffer, gone, now)
+            ledger.note(db, sink, "refused", gone, now)
             return missing
 
         file.skip("entry", file.write(work, cost(bodies, rows), leaving=True))
@@ -254,7 +254,7 @@ class Outbox:
             rows, missing = file.take_out_parcels(db, buffer, delivered)
             ledger.add(db, {(ledger.sink_part(sink), "delivered"): rows})
             gone = [buffer.quarantine(db, number, why) for number, why in reasons.items()]
-            _note_refused(db, buffer, [item for item in gone if item], now)
+            ledger.note(db, sink, "refused", [item for item in gone if item], now)
             return missing
 
         need = cost(0, len(delivered) + len(reasons))
@@ -334,18 +334,8 @@ class Outbox:
 
     def retry(self, sink: str, parcels: Sequence[int] | None = None) -> int:
         """Let quarantined parcels (None: all) wait again; gives how many."""
-        file, buffer, part = self._file, self._file.buffers[sink], ledger.sink_part(sink)
-        numbers = self._choose(sink, "refused", parcels)
-
-        def work(db: sqlite3.Connection) -> int:
-            back = [gone for number in numbers if (gone := buffer.requeue(db, number))]
-            ledger.add(db, {(part, "refused"): -sum(gone.rows for gone in back)})
-            for gone in back:
-                ledger.regain(db, part, gone.reason, gone.rows, gone.bytes)
-            return len(back)
-
-        done = file.write(work, cost(0, len(numbers)), leaving=True)
-        self._left(buffer)
+        done = quarantine.retry(self._file, sink, parcels)
+        self._left(self._file.buffers[sink])
         return done
 
     def drop(self, sink: str, parcels: Sequence[int] | None = None) -> int:
@@ -353,29 +343,9 @@ class Outbox:
 
         Never what is held or in flight. Gives how many went; waiting rows are ledgered as dropped.
         """
-        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
-        refused = self._choose(sink, "refused", parcels)
-        waiting = [n for n in self._choose(sink, "waiting", parcels) if n not in buffer.flying]
-
-        def work(db: sqlite3.Connection) -> int:
-            gone = list(buffer.delete_parcels(db, waiting).values())
-            while parcels is None and (entry := buffer.free_entry(db)):
-                gone += [found[0] for found in [buffer.delete_entry(db, entry[0])] if found]
-            note_dropped(db, buffer, gone, now, "by command")
-            return len(gone) + sum(buffer.delete_refused(db, n) is not None for n in refused)
-
-        done = file.write(work, cost(0, len(refused) + len(waiting)), leaving=True)
-        self._left(buffer)
+        done = quarantine.drop(self._file, sink, parcels)
+        self._left(self._file.buffers[sink])
         return done
-
-    def _choose(self, sink: str, state: str, parcels: Sequence[int] | None) -> list[int]:
-        number = self._file.buffers[sink].id
-        found = self._file.read(
-            lambda db: db.execute(
-                "SELECT id FROM parcel WHERE sink = ? AND state = ?", (number, state)
-            ).fetchall()
-        )
-        return [n for (n,) in found if parcels is None or n in parcels]
 
     # -- housekeeping
 
@@ -412,25 +382,6 @@ def _answer(number: int, answer: str, db: sqlite3.Connection) -> None:
 
 def _set_meta(db: sqlite3.Connection, name: str, value: object) -> None:
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-
-def _turn_away(buffer: Buffer, new: NewEntry) -> tuple[Buffer, list[Gone]]:
-    """Rows that never get in still use up their sequence numbers."""
-    first, buffer.next_sequence = buffer.next_sequence, buffer.next_sequence + new.rows
-    buffer.changed = True
-    return buffer, [Gone(first, buffer.next_sequence - 1, new.rows, len(new.body))]
-
-
-def _note_refused(
-    db: sqlite3.Connection, buffer: Buffer, refused: Sequence[Gone], now: int
-) -> None:
-    part = ledger.sink_part(buffer.name)
-    ledger.add(db, {(part, "refused"): sum(gone.rows for gone in refused)})
-    ledger.lose(
-        db,
-        [Loss(part, "refused", g.rows, g.bytes, g.reason, g.first, g.last) for g in refused],
-        now,
-    )
 
 
 def _check_rolled(

@@ -287,3 +287,18 @@ def fill_disk(file: Path) -> None:
                     hog.write(b"x" * size)
             except OSError:
                 pass
+
+
+def test_memory_does_not_grow_with_the_backlog(open_outbox: OpenOutbox) -> None:
+    outbox = open_outbox(limits=Limits(256 * MIB))
+    for _ in range(20):
+        outbox.commit(rows(500_000))
+    before = resident()
+    for _ in range(180):
+        outbox.commit(rows(500_000))
+    outbox.take_entries("lake", 1)
+    assert resident() - before < 8 * MIB
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

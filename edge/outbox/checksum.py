@@ -1,0 +1,50 @@
+"""CRC-32C of what is stored, and reading it back only if it is what was written."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from crc32c import crc32c
+
+from edge.outbox.model import Entry, Parcel
+
+_PARCEL = "id, key, first, last, rows, attributes, crc, body"
+
+
+def entry_crc(first: int, rows: int, body: bytes) -> int:
+    """CRC-32C of an entry: its numbers count too, not only its bytes."""
+    return crc32c(body, crc32c(f"{first} {rows}".encode()))
+
+
+def parcel_crc(key: str, first: int, last: int, rows: int, attributes: str, body: bytes) -> int:
+    """CRC-32C of a parcel: what is sent, under which key, for which rows."""
+    return crc32c(body, crc32c(f"{first} {last} {rows} {key} {attributes}".encode()))
+
+
+def is_sound(crc: object, compute: Callable[..., int], *values: Any) -> bool:
+    """Whether values from the file have their checksum; damaged ones may be of any type."""
+    try:
+        return compute(*values) == crc
+    except (TypeError, ValueError, AttributeError):
+        return False
+
+
+def read_entry(db: sqlite3.Connection, number: int) -> Entry | None:
+    """One stored entry; None if its checksum does not match."""
+    crc, *values = db.execute(
+        "SELECT crc, id, first, rows, size, time, body FROM entry WHERE id = ?", (number,)
+    ).fetchone() or (None, *[None] * 6)
+    entry = Entry(*values)
+    return entry if is_sound(crc, entry_crc, entry.first, entry.rows, entry.body) else None
+
+
+def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
+    """One stored parcel; None if its checksum does not match."""
+    found = db.execute(f"SELECT {_PARCEL} FROM parcel WHERE id = ?", (number,)).fetchone()
+    if found is None:
+        return None
+    _, key, first, last, rows, text, crc, body = found
+    if not is_sound(crc, parcel_crc, key, first, last, rows, text, body):
+        return None
+    return Parcel(key, first, last, rows, body, json.loads(text), number)
