@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.model import Loss
 from edge.outbox.room import cost, size_of, sync_folder
-from edge.outbox.schema import FILE, connect_to_rescue
+from edge.outbox.schema import FILE, PAGE_SIZE, connect, connect_to_rescue
 
 if TYPE_CHECKING:
     from edge.outbox.file import OutboxFile
@@ -23,6 +24,8 @@ log = logging.getLogger("edge.outbox")
 
 _STEP_ROWS = 200
 _STEP_BYTES = 2**20
+_DONE = "done"
+_FOLLOWING = {"parcel": "entry", "entry": _DONE}
 _COLUMNS = {
     "entry": "id, sink, first, last, rows, size, time, crc, body",
     "parcel": "id, sink, state, key, first, last, rows, time, reason, attributes, crc, body",
@@ -77,11 +80,7 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
     The rows that the sinks still had become `rescue_rows`: buffered, and to be found by `Rescue`.
     names: the sinks of the definition, if the file cannot even tell those.
     """
-    try:
-        old = connect_to_rescue(place / FILE)
-    except sqlite3.Error:
-        log.warning("%s cannot be opened, nothing of it is copied", place)
-        old = sqlite3.connect(":memory:")
+    old = _open(place / FILE)
     try:
         meta = dict(_all(old, "SELECT name, value FROM meta"))
         meta.pop("outbox", None)
@@ -100,6 +99,34 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
         old.close()
     loss = Loss("outbox", "damaged", 0, size_of(place / FILE), f"the file became {place.name}")
     ledger.lose(new, [loss], now)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The damaged file; an empty one instead if SQLite takes it for no database at all.
+
+    A damaged first page would hide everything, but what it says is known: the tables of a new file.
+    """
+    for mend in (False, True):
+        try:
+            if mend:
+                _mend_first_page(path)
+            return connect_to_rescue(path)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("%s cannot be opened (%s)", path, error)
+    return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def _mend_first_page(path: Path) -> None:
+    """Put the first page of a new file over that of a damaged one, without free pages."""
+    model = path.with_name("model")
+    connect(model, 1000).close()
+    page = bytearray(model.read_bytes()[:PAGE_SIZE])
+    model.unlink()
+    # https://www.sqlite.org/fileformat.html#the_database_header: pages, first free, free pages
+    struct.pack_into(">I", page, 28, size_of(path) // PAGE_SIZE)
+    struct.pack_into(">II", page, 32, 0, 0)
+    with path.open("r+b") as file:
+        file.write(page)
 
 
 def _all(old: sqlite3.Connection, query: str, *, part: bool = False) -> list[Any]:
@@ -165,7 +192,7 @@ class Rescue:
         self._file = file
         self._place = place
         self._key = f"rescue {place.name}"
-        self._old = _open_or_empty(place / FILE)
+        self._old = _open(place / FILE)
         self._ids = {buffer.id: buffer for buffer in file.buffers.values()}
         self._last = {table: _last_id(self._old, table) for table in _COLUMNS}
         file.numbers.entry = max(file.numbers.entry, self._last["entry"] + 1)
@@ -182,28 +209,32 @@ class Rescue:
 
     def step(self) -> bool:
         """Copy some rows; False when everything that can be read is copied. Raises OutboxFull."""
+        if self._table == _DONE:
+            self._leave()
+            return False
         rows, after, ended = self._gather()
-        table, self_done = self._table, ended and self._table == "entry"
-        following = ("entry", 0) if ended else (table, after)
-        need = cost(sum(len(row[-1]) for row in rows), len(rows))
+        table = self._table
+        following = (_FOLLOWING[table], 0) if ended else (table, after)
 
         def work(db: sqlite3.Connection) -> None:
             for row in rows:
                 self._copy(db, table, row)
-            db.execute(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", (self._key, json.dumps(following))
-            )
-            if self_done:
+            progress = (self._key, json.dumps(following))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", progress)
+            if following[0] == _DONE:
                 self._finish(db)
 
+        need = cost(sum(len(row[-1]) for row in rows), len(rows))
         self._file.write(work, need, leaving=True)
         self._table, self._after = following
         for buffer in self._ids.values():
-            buffer.find_oldest(self._file.db)
-        if self_done:
-            self.close()
-            (self._place / "done").touch()
-        return not self_done
+            self._file.read(buffer.find_oldest)
+        return True
+
+    def _leave(self) -> None:
+        self.close()
+        (self._place / "done").touch()
+        sync_folder(self._place)
 
     def _gather(self) -> tuple[list[Any], int, bool]:
         """The next readable rows, the last id looked at, and whether the table is at its end."""
@@ -282,7 +313,6 @@ class Rescue:
 
     def _finish(self, db: sqlite3.Connection) -> None:
         """Ledger what was buffered and could not be found."""
-        db.execute("DELETE FROM meta WHERE name = ?", (self._key,))
         if len(unfinished(self._file.folder)) > 1:
             return
         for buffer in self._ids.values():
@@ -296,13 +326,6 @@ class Rescue:
 
 _FAILED = -1
 _HIGHEST = 2**52  # no outbox gives so many ids: beyond is damage
-
-
-def _open_or_empty(path: Path) -> sqlite3.Connection:
-    try:
-        return connect_to_rescue(path)
-    except sqlite3.Error:
-        return sqlite3.connect(":memory:", check_same_thread=False)
 
 
 def _last_id(old: sqlite3.Connection, table: str) -> int:

@@ -101,15 +101,15 @@ def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
 
 
 def connect_to_rescue(path: Path) -> sqlite3.Connection:
-    """A connection to a damaged file that was set aside."""
+    """A connection to a damaged file that was set aside; raises when its tables are not known."""
     if not path.exists():
         raise sqlite3.OperationalError(f"{path}: there is no such file")
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     db.text_factory = _forgiving
     try:
-        user_version(db)
-        db.execute("PRAGMA cell_size_check=ON")
         db.execute("PRAGMA query_only=ON")
+        db.execute("SELECT 1 FROM meta, sink, ledger, entry, parcel, memory LIMIT 0")
+        db.execute("PRAGMA cell_size_check=ON")
     except sqlite3.Error:
         db.close()
         raise

@@ -133,7 +133,7 @@ def test_a_lost_page_costs_its_rows_and_no_others(
     """Over all pages: most leave nearly everything, and the ledger says exactly what is gone."""
     pages = (sound / "outbox.sqlite").stat().st_size // PAGE_SIZE
     lost = []
-    for page in range(1, pages):
+    for page in range(pages):
         folder = tmp_path / f"{page}"
         shutil.copytree(sound, folder)
         with (folder / "outbox.sqlite").open("r+b") as file:
@@ -217,3 +217,16 @@ def test_a_file_of_a_newer_version_is_left_alone(open_outbox: OpenOutbox, folder
     with pytest.raises(DefinitionError, match="was written by a newer version, got schema 99"):
         open_outbox()
     assert (folder / "outbox.sqlite").read_bytes() == content
+
+
+def test_a_lost_first_page_costs_nothing(
+    sound: Path, tmp_path: Path, open_outbox: OpenOutbox
+) -> None:
+    folder = tmp_path / "o"
+    shutil.copytree(sound, folder)
+    with (folder / "outbox.sqlite").open("r+b") as file:
+        file.write(random.Random(1).randbytes(PAGE_SIZE))
+    outbox = open_outbox(folder)
+    assert outbox.restore().position == b"at 59"
+    assert settle_everything(outbox) == ENTRIES * 5
+    assert outbox.status()["imbalances"] == []
