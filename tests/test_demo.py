@@ -173,6 +173,21 @@ def test_a_cut_loses_the_answer_and_not_the_question() -> None:
     asyncio.run(story())
 
 
+def test_a_mute_link_loses_what_is_sent_and_carries_what_comes_back() -> None:
+    async def story() -> None:
+        async with echo() as (server, proxy):
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            assert await answer_to(b"one\n", reader, writer) == b"ONE\n"
+            proxy.mute = True
+            writer.write(b"two\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.readline(), 0.2)
+            assert server.asked == [b"one\n"]
+            await close(writer)
+
+    asyncio.run(story())
+
+
 def test_a_child_that_ends_by_itself_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     async def story() -> None:
         log = tmp_path / "log"
@@ -202,6 +217,7 @@ def test_the_demo_delivers_every_row_once(tmp_path: Path) -> None:
     assert demo.returncode == 0, table + progress
     assert "Every row arrived once." in table
     assert "WRONG" not in table
+    assert "read = taken + redelivered" in table
     assert [*tmp_path.glob("s3/plant-lake/readings/**/*.parquet")]
     assert tmp_path.joinpath("sqs/machine-alarms.ndjson").read_text().count("\n") >= 427
 

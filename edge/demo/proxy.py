@@ -1,20 +1,23 @@
-"""A TCP proxy that stands for the link: it can be cut in the middle of a request."""
+"""A TCP proxy that stands for a network: it loses answers, questions, or everything."""
 
 import asyncio
 import contextlib
 
 
 class Proxy:
-    """127.0.0.1:`port` -> 127.0.0.1:`target`, until it is cut.
+    """127.0.0.1:`port` -> `host`:`target`, until it is cut.
 
     A cut loses answers before it loses everything: the next requests still arrive, but what comes
     back does not. That is the case a sender cannot tell from "never arrived".
+    mute: what is sent through the proxy gets lost on open connections, what comes back does not.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, host: str = "127.0.0.1") -> None:
         self.port = 0
         self.up = True
+        self.mute = False
         self.answers_lost = 0
+        self._host = host
         self._target = target
         self._answers_to_lose = 0
         self._server: asyncio.Server | None = None
@@ -48,7 +51,7 @@ class Proxy:
         assert task is not None
         self._open.add(task)
         try:
-            far, out = await asyncio.open_connection("127.0.0.1", self._target)
+            far, out = await asyncio.open_connection(self._host, self._target)
         except OSError:
             back.transport.abort()
         else:
@@ -64,7 +67,7 @@ class Proxy:
         back: asyncio.StreamWriter,
     ) -> None:
         """Both directions until either end closes."""
-        asking = asyncio.create_task(_pump(near, out))
+        asking = asyncio.create_task(self._ask(near, out))
         try:
             while data := await far.read(65536):
                 if not self.up:
@@ -80,10 +83,10 @@ class Proxy:
             back.transport.abort()
             out.transport.abort()
 
-
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await source.read(65536):
-            target.write(data)
-            await target.drain()
-        target.write_eof()
+    async def _ask(self, near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await near.read(65536):
+                if not self.mute:
+                    out.write(data)
+                    await out.drain()
+            out.write_eof()

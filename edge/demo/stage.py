@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from edge.demo.broker import start_broker
 from edge.demo.children import DemoError
@@ -34,12 +35,16 @@ def checkout() -> Path:
 
 @dataclass(frozen=True)
 class Stage:
-    """All of them, up and running; the processor is not started yet."""
+    """All of them, up and running; the processor is not started yet.
+
+    link: to the cloud; field: the network to the broker.
+    """
 
     out: Path
     cloud: Cloud
-    proxy: Proxy
+    link: Proxy
     sensor: Sensor
+    field: Proxy
     processor: Processor
 
     def standing(self) -> Standing:
@@ -60,16 +65,17 @@ async def open_stage(out: Path) -> AsyncIterator[Stage]:
         cloud = await Cloud.start(out / "logs" / "moto.log")
         stack.push_async_callback(cloud.close)
         await asyncio.to_thread(cloud.furnish)
-        proxy = Proxy(cloud.port)
-        await proxy.start()
-        stack.push_async_callback(proxy.close)
+        link = Proxy(cloud.port)
+        await link.start()
+        stack.push_async_callback(link.close)
         url = await _open_broker(stack, out, f"edge-{site}-{PIPELINE}-0")
         sensor = Sensor(url)
         await sensor.start()
         stack.callback(sensor.close)
-        processor = _processor(out, site, url, proxy.port)
+        field, url = await _open_field(stack, url)
+        processor = _processor(out, site, url, link.port)
         stack.push_async_callback(processor.kill)
-        yield Stage(out, cloud, proxy, sensor, processor)
+        yield Stage(out, cloud, link, sensor, field, processor)
 
 
 async def _open_broker(stack: AsyncExitStack, out: Path, client_id: str) -> str:
@@ -83,6 +89,16 @@ async def _open_broker(stack: AsyncExitStack, out: Path, client_id: str) -> str:
     broker, url = await start_broker(configuration, out / "broker", log)
     stack.push_async_callback(broker.kill)
     return url
+
+
+async def _open_field(stack: AsyncExitStack, url: str) -> tuple[Proxy, str]:
+    """The network between broker and processor, and the broker's URL through it."""
+    parts = urlsplit(url)
+    field = Proxy(parts.port or 1883, parts.hostname or "127.0.0.1")
+    await field.start()
+    stack.push_async_callback(field.close)
+    user, at, _ = parts.netloc.rpartition("@")
+    return field, parts._replace(netloc=f"{user}{at}127.0.0.1:{field.port}").geturl()
 
 
 def _processor(out: Path, site: str, broker: str, port: int) -> Processor:

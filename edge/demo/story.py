@@ -44,16 +44,19 @@ class Story:
     async def _trouble(self) -> None:
         stage, say = self._stage, self._screen.say
         await self._published(CUT)
-        stage.proxy.cut()
+        stage.link.cut()
         say("the link to S3 and SQS is cut; first only the answers get lost", "yellow")
         await self._published(KILL)
+        stage.field.mute = True
+        await asyncio.sleep(0.3)
         await stage.processor.kill()
-        say("the processor is killed (SIGKILL); the sensor goes on", "red")
+        stage.field.mute = False
+        say("the last PUBACKs get lost and the processor is killed (SIGKILL)", "red")
         await asyncio.sleep(1.0)
         await stage.processor.start()
         say("the processor is started again, still without a link", "yellow")
         await self._published(RESTORE)
-        stage.proxy.restore()
+        stage.link.restore()
         say("the link is back", "green")
 
     async def _heard(self) -> None:
@@ -99,7 +102,7 @@ class Story:
     async def _show(self) -> None:
         sensor = self._stage.sensor
         standing = await asyncio.to_thread(self._stage.standing)
-        up = "up" if self._stage.proxy.up else "[yellow]cut[/]"
+        up = "up" if self._stage.link.up else "[yellow]cut[/]"
         state = "running" if self._stage.processor.running else "[red]dead[/]"
         lines = [
             ("sensor", f"{sensor.published:,} published, {sensor.acknowledged:,} acknowledged"),
@@ -120,7 +123,7 @@ def verify(stage: Stage, series: list[expected.Reading]) -> list[Check]:
     alarms = stage.cloud.alarms(stage.out / "sqs")
     return [
         *verdict.sensor_checks(len(series), stage.sensor, ledger),
-        Check("link", "requests that arrived, answer lost", None, stage.proxy.answers_lost),
+        Check("link", "requests that arrived, answer lost", None, stage.link.answers_lost),
         *verdict.lake_checks(expected.lake(series), lake),
         *verdict.alarm_checks(expected.alarms(series), alarms),
         *verdict.ledger_checks(ledger),
