@@ -116,6 +116,8 @@ class Commit(NamedTuple):
     position: None leaves the stored position as it is.
     counts: what is added to the ledger, by (part, counter): `("source", "read"): 500`,
         `("common/filter", "filtered"): 12`. Rows appended per sink are counted by the outbox.
+    rejects: kept for `edge outbox` within bounds; each is also listed as a loss of the source.
+    losses: lines of the list of losses only; their counters are in `counts`.
     """
 
     entries: Sequence[NewEntry] = ()
