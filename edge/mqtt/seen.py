@@ -12,24 +12,26 @@ from edge.codec import FieldSpec
 
 log = logging.getLogger("edge.mqtt")
 
-HASH = "polars-2.1-binary"
+HASH = "polars-2.1-rows"
 """Names the hash; polars keeps it the same within a minor version, and a test pins its values."""
-_TOPIC_SEED, _PAYLOAD_SEED = 1, 2
+_SEED = 1
 _MOST_RETAINED = 100_000
 
 
 def fingerprints(topics: Sequence[bytes], payloads: Sequence[bytes]) -> Sequence[int]:
     """A 64-bit hash of topic and payload for each message."""
-    return (topic_hashes(topics) ^ _hash(payloads, _PAYLOAD_SEED)).to_list()
+    return _hash(topics, payloads)
 
 
-def topic_hashes(topics: Sequence[bytes]) -> pl.Series:
+def topic_hashes(topics: Sequence[bytes]) -> Sequence[int]:
     """A 64-bit hash of each topic."""
-    return _hash(topics, _TOPIC_SEED)
+    return _hash(topics)
 
 
-def _hash(values: Sequence[bytes], seed: int) -> pl.Series:
-    return pl.Series(values, dtype=pl.Binary).hash(seed)
+def _hash(*columns: Sequence[bytes]) -> Sequence[int]:
+    # Of the rows of a frame: half the time of an expression when a batch is small.
+    series = [pl.Series(str(place), each, dtype=pl.Binary) for place, each in enumerate(columns)]
+    return pl.DataFrame(series).hash_rows(_SEED).to_list()
 
 
 class Seen:
