@@ -74,6 +74,10 @@ class Flow:
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
 
+    def rows(self, frame: pl.DataFrame) -> int | None:
+        """How many rows `process` works on; None where an operator may take its time."""
+        return frame.height if all(step.operator.quick for step in self._steps()) else None
+
     def process(self, frame: pl.DataFrame, ending: bool = False) -> Outcome:
         """Every operator once over the batch; when `ending`, what they hold back comes out too.
 
@@ -140,7 +144,7 @@ class Flow:
             return
         key = id(result)
         if key not in packed or lane.drop:
-            packed[key] = pack(result.drop(lane.drop, strict=False))
+            packed[key] = pack(_without(result, lane.drop))
         size = int(result.estimated_size())
         outcome.entries.append(NewEntry(lane.sink, result.height, size, packed[key]))
 
@@ -194,6 +198,15 @@ def _run(
             counts[name, "out"] += late.height
             frame = pl.concat([frame, late], how="vertical_relaxed") if frame.height else late
     return frame
+
+
+def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """As `frame.drop`, without the trip through the optimiser that a small batch would feel."""
+    left = frame.clone()
+    for column in columns:
+        if column in left.columns:
+            left.drop_in_place(column)
+    return left
 
 
 def _condition(

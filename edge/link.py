@@ -116,7 +116,8 @@ class Link:
             if self._stopping:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), max(wait, 0.0))
+                async with asyncio.timeout(max(wait, 0.0)):
+                    await self._work.wait()
 
     async def step(self) -> float:
         """Roll what is due, send what may go. Returns the seconds until there is more to do."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 import polars as pl
 
 from edge.clock import Clock
+from edge.component import off_loop
 from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull
 from edge.flow import Flow, Outcome
 from edge.link import Bandwidth, Link
@@ -92,8 +93,11 @@ class Runner:
         links = [asyncio.create_task(link.run()) for link in self.links.values()]
         upkeep = asyncio.create_task(self._upkeep())
         stopping = asyncio.create_task(stop.wait())
+        intake = asyncio.create_task(self._intake(stopping))
         try:
-            ended = await self._intake(stopping)
+            await asyncio.wait({intake, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({intake}, timeout=STOP_GRACE)
+            ended = intake.done() and intake.result()
             if ended and once:
                 await self._drain(stopping)
             elif ended:
@@ -103,7 +107,7 @@ class Runner:
             for link in self.links.values():
                 link.stop()
             _, late = await asyncio.wait(links, timeout=STOP_GRACE)
-            await _cancel(stopping, upkeep, *late)
+            await _cancel(stopping, upkeep, intake, *late)
 
     async def step(self) -> bool:
         """Take the next arrival, if one comes now. False once a finite source has ended."""
@@ -130,14 +134,8 @@ class Runner:
         """Steps until told to stop; True if the source has ended by itself."""
         pause = 0.1
         while not stopping.done():
-            step = asyncio.create_task(self.step())
-            await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not step.done():
-                await asyncio.wait({step}, timeout=STOP_GRACE)
-                await _cancel(step)
-                return False
             try:
-                if not step.result():
+                if not await self.step():
                     return True
                 pause = 0.1
             except (DefinitionError, TooManyFailures):
@@ -186,7 +184,7 @@ class Runner:
         flow = await self._flow_for(frame.schema)
         for attempt in range(ATTEMPTS):
             try:
-                return await asyncio.to_thread(flow.process, frame)
+                return await off_loop(flow.rows(frame), flow.process, frame)
             except Exception as error:
                 restored = await self.outbox.call("restore")
                 await asyncio.to_thread(flow.restore, restored.memory)

@@ -74,9 +74,7 @@ def test_nothing_is_rolled_before_its_time(outbox: Outbox, clock: HandClock) -> 
     assert [row["v"] for row in sink.rows] == [1]
 
 
-def test_while_down_one_parcel_probes_with_growing_pauses(
-    outbox: Outbox, clock: HandClock
-) -> None:
+def test_while_down_one_parcel_probes_with_growing_pauses(outbox: Outbox, clock: HandClock) -> None:
     sink = FlakySink.of(*["down"] * 30)
     link = link_of(outbox, sink, clock)
     for value in range(6):
@@ -127,9 +125,7 @@ def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(
     assert (ledger["appended"], ledger["delivered"], ledger["refused"]) == (3, 2, 1)
 
 
-def test_an_unforeseen_error_keeps_the_rows_and_backs_off(
-    outbox: Outbox, clock: HandClock
-) -> None:
+def test_an_unforeseen_error_keeps_the_rows_and_backs_off(outbox: Outbox, clock: HandClock) -> None:
     async def go(link: Link) -> None:
         task = asyncio.create_task(link.run())
         while link.up is not False:

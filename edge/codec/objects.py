@@ -86,7 +86,7 @@ class ObjectReader:
         leaves = [_leaf(steps).alias(name) for name, steps in self._steps.items()]
         if not self._rows:
             plain = all(steps == (name,) for name, steps in self._steps.items())
-            return nested if plain else nested.select(leaves)
+            return nested if plain else nested.select_seq(leaves)
         nested = nested.with_row_index(_ORIGIN).select(
             _ORIGIN, _leaf(self._rows).alias(_ELEMENT), *leaves
         )
@@ -109,10 +109,12 @@ class ObjectReader:
 
         An array or object becomes text in a text column, an element that is null becomes a row.
         """
-        masks = [frame[_ELEMENT]] if self._rows else []
-        for name in self._texts:
-            masks += [frame[name].str.starts_with(mark).fill_null(False) for mark in "{["]
-        return _either(masks)
+        doubts = [pl.col(_ELEMENT)] if self._rows else []
+        doubts += [pl.col(name).str.starts_with(mark) for name in self._texts for mark in "{["]
+        if not doubts:
+            return None
+        mask = frame.select_seq(pl.any_horizontal(doubts).fill_null(False)).to_series()
+        return mask if mask.any() else None
 
     def _nests(self, joined: bytes, count: int) -> bool:
         """Whether `count` objects may hold arrays or objects; if not, none is misread."""
@@ -289,11 +291,3 @@ def _numbered(frame: pl.DataFrame, indices: Sequence[int]) -> pl.DataFrame:
     if _ORIGIN in frame.columns:
         return frame.with_columns(numbers.gather(frame[_ORIGIN]).alias(_ORIGIN))
     return frame.with_columns(numbers)
-
-
-def _either(masks: Sequence[pl.Series]) -> pl.Series | None:
-    found: pl.Series | None = None
-    for mask in masks:
-        if mask.any():
-            found = mask if found is None else found | mask
-    return found

@@ -65,6 +65,9 @@ class Operator(Component):
         options = handler.resolve_ref_schema(schema)
         return {"anyOf": [options["properties"][cls.short], schema]}
 
+    quick: ClassVar[bool] = True
+    """False where the work on a few rows may take long: it never runs on the event loop."""
+
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         """Check the options against the columns that come in; returns the columns that go out.
 

@@ -56,7 +56,7 @@ class Cast(Operator):
         return sample.with_columns(self._casts).schema
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.with_columns(self._casts)
+        return frame.with_columns_seq(self._casts)
 
 
 def _to_str(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -67,7 +67,7 @@ class Derive(Operator):
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
         for step in self._steps:
-            frame = frame.with_columns(step)
+            frame = frame.with_columns_seq(step)
         return frame
 
 

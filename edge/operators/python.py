@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -48,6 +48,8 @@ class Python(Operator):
     Cost: 0.1 ms per batch and the function's own time; `rows: true` costs 2.5 us per row besides, a
     hundred times the price of `derive`.
     """
+
+    quick: ClassVar[bool] = False
 
     function: Annotated[
         str | Function,

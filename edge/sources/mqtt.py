@@ -1,6 +1,5 @@
 """Messages of an MQTT broker, acknowledged after they are committed."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -12,7 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from edge.clock import Clock
 from edge.codec import Record
-from edge.component import Duration, Names, Size, Stream
+from edge.component import Duration, Names, Size, Stream, off_loop
 from edge.mqtt import Connection, Endpoint, Messages, Session
 from edge.mqtt.pace import Pace
 from edge.mqtt.rows import Retained, RowReader
@@ -208,7 +207,7 @@ class MqttSource(Endpoint, Source):
         return count
 
     async def _arrival(self, messages: Messages, connection: Connection) -> Arrival:
-        rows = await asyncio.to_thread(self._reader.read, messages)
+        rows = await off_loop(len(messages), self._reader.read, messages)
         ids = [each for each in messages.ids if each]
         left_out = len(rows.rejects) + rows.redelivered + rows.retained
         return Arrival(
