@@ -123,7 +123,7 @@ class Flow:
     def _rows(self, frame: pl.DataFrame, ending: bool) -> Outcome:
         outcome = _nothing()
         rows = _run(self._common, frame, ending, outcome.counts)
-        packed: dict[int, bytes] = {}
+        packed: dict[tuple[str, ...], bytes] = {}
         for lane in self._lanes:
             self._deliver(lane, rows, ending, outcome, packed)
         return outcome
@@ -134,19 +134,22 @@ class Flow:
         rows: pl.DataFrame,
         ending: bool,
         outcome: Outcome,
-        packed: dict[int, bytes],
+        packed: dict[tuple[str, ...], bytes],
     ) -> None:
-        """Append the rows of one lane; lanes without operators share a frame, packed once."""
+        """Append the rows of one lane; what goes to several lanes as it is, is packed once."""
         result = _run(lane.steps, rows, ending, outcome.counts)
         if lane.when is not None and result.height:
             result = _condition(f"{lane.sink}/when", lane.when, result, outcome.counts)
         if not result.height:
             return
-        key = id(result)
-        if key not in packed or lane.drop:
-            packed[key] = pack(_without(result, lane.drop))
+        drop = tuple(lane.drop)
+        body = packed.get(drop) if result is rows else None
+        if body is None:
+            body = pack(_without(result, drop))
+            if result is rows:
+                packed[drop] = body
         size = int(result.estimated_size())
-        outcome.entries.append(NewEntry(lane.sink, result.height, size, packed[key]))
+        outcome.entries.append(NewEntry(lane.sink, result.height, size, body))
 
     def _changes(self) -> list[Remembered]:
         changes = []

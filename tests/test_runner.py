@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
 from edge.outbox.inspection import status
@@ -59,6 +60,25 @@ def test_a_row_goes_through_operators_to_its_sink(tmp_path: Path) -> None:
     assert values(sink) == [2, 3, 4, 5]
     assert values(alarms) == [5]
     assert source.acknowledged == [0, 1]
+
+
+def test_every_sink_gets_its_own_rows(tmp_path: Path) -> None:
+    # Frames that come and go lie at the same addresses: what is known of one by its id is wrong.
+    source = ScriptedSource.of(*(rows(v=list(range(2, 4 + number))) for number in range(40)))
+    sinks = {f"s{number}": FlakySink.of() for number in range(2, 9)}
+    branches = {
+        f"s{number}": Branch(
+            sink=sinks[f"s{number}"],
+            operators=(Filter(where="v > 0"), Derive(columns={"w": f"v * {number}"})),
+            when=f"w > {10 * number}",
+        )
+        for number in range(2, 9)
+    }
+    asyncio.run(finish(pipeline(tmp_path, source, FlakySink.of(), sinks=branches)))
+    for number in range(2, 9):
+        got = [(row["v"], row["w"]) for row in sinks[f"s{number}"].rows]
+        expected = [(v, v * number) for last in range(4, 44) for v in range(11, last)]
+        assert sorted(got) == sorted(expected)
 
 
 def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
