@@ -111,7 +111,8 @@ class Link:
                 wait = await self.step()
             except Exception as error:
                 log.exception("sink %r: unexpected error; its rows are kept", self.name)
-                await self._shut(f"unexpected {type(error).__name__}: {error}")
+                with contextlib.suppress(Exception):  # the outbox itself may be what fails
+                    await self._shut(f"unexpected {type(error).__name__}: {error}")
                 wait = self._try_at - self._clock.steady()
             if self._stopping:
                 return
@@ -195,38 +196,43 @@ class Link:
             newest = int(self._live_credit)
             self._live_credit -= newest
         parcels: list[Parcel] = []
-        for amount, new in ((newest, True), (count - newest, False)):
-            if amount:
-                size = SEND_BYTES - sum(len(parcel.body) for parcel in parcels)
-                parcels += await self._outbox.call(
-                    "take_parcels", self.name, amount, newest=new, size=size
-                )
+        try:
+            for amount, new in ((newest, True), (count - newest, False)):
+                if amount:
+                    size = SEND_BYTES - sum(len(parcel.body) for parcel in parcels)
+                    parcels += await self._outbox.call(
+                        "take_parcels", self.name, amount, newest=new, size=size
+                    )
+        except BaseException:
+            self._outbox.release(self.name, [parcel.id for parcel in parcels])
+            raise
         return sorted(parcels, key=lambda parcel: parcel.id)
 
     async def _send(self, parcels: list[Parcel]) -> None:
         self._bandwidth.spend(sum(len(parcel.body) for parcel in parcels))
         try:
             receipt = await self.sink.send(parcels)
+            await self._settle(receipt)
         except LinkDown as error:
-            self._outbox.release(self.name, [parcel.id for parcel in parcels])
             await self._shut(str(error))
             return
-        except BaseException:
+        finally:  # what is settled is gone; anything else goes again, also if settling failed
             self._outbox.release(self.name, [parcel.id for parcel in parcels])
-            raise
-        await self._settle(parcels, receipt)
+        await self._judge(receipt)
 
-    async def _settle(self, parcels: list[Parcel], receipt: Receipt) -> None:
-        done = {*receipt.delivered, *receipt.refused}
-        if done:
+    async def _settle(self, receipt: Receipt) -> None:
+        if receipt.delivered or receipt.refused:
             await self._outbox.call("settle", self.name, receipt.delivered, receipt.refused)
         for reason in set(receipt.refused.values()):
             log.error("sink %r: refused and set aside: %s", self.name, reason)
         if receipt.rekey:
             await self._outbox.call("rekey", self.name, receipt.rekey)
-        again = [parcel.id for parcel in parcels if parcel.id not in done]
-        self._outbox.release(self.name, again)
-        if receipt.problem and not receipt.delivered:
+
+    async def _judge(self, receipt: Receipt) -> None:
+        """Whether the way is open, by what became of the parcels."""
+        if not (receipt.delivered or receipt.refused or receipt.rekey or receipt.problem):
+            await self._shut("nothing was taken, and no reason was given")
+        elif receipt.problem and not receipt.delivered:
             await self._shut(receipt.problem)
         elif receipt.problem:
             self._back_off()
@@ -237,9 +243,9 @@ class Link:
 
     async def _open(self) -> None:
         if self.up is not True:
+            await self._outbox.call("set_link", self.name, True, None)
             log.info("sink %r: link is up", self.name)
             self.up = True
-            await self._outbox.call("set_link", self.name, True, None)
 
     async def _shut(self, reason: str) -> None:
         delay = self._back_off()

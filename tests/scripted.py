@@ -106,8 +106,8 @@ class ScriptedSource(Source):
 class FlakySink(Sink):
     """Keeps what it is sent; each send does what the next word of its script says.
 
-    `ok`, `down`, `half` (delivers the first half), `refuse` (the first parcel), `wrong` (an error
-    nobody foresaw). When the words are used up every send is ok.
+    `ok`, `down`, `half` (delivers the first half), `refuse` (the first parcel), `nothing` (an empty
+    receipt), `wrong` (an error nobody foresaw). When the words are used up every send is ok.
     """
 
     roll_default: ClassVar[Roll] = Roll(8 * 2**20, timedelta(0))
@@ -148,6 +148,8 @@ class FlakySink(Sink):
             raise LinkDown("the script says down")
         if word == "wrong":
             raise ZeroDivisionError("the script says wrong")
+        if word == "nothing":
+            return Receipt()
         taken = list(parcels)
         refused = {}
         if word == "half":

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -141,6 +143,51 @@ def test_an_unforeseen_error_keeps_the_rows_and_backs_off(outbox: Outbox, clock:
     clock.advance(60)
     steps(link, 1)
     assert [row["v"] for row in sink.rows] == [1]
+
+
+def test_a_sink_that_takes_nothing_without_a_word_is_not_asked_again_at_once(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of("nothing")
+    link = link_of(outbox, sink, clock)
+    append(outbox, 1)
+    assert steps(link, 1)[0] > 0
+    assert link.up is False
+    clock.advance(60)
+    steps(link, 1)
+    assert [row["v"] for row in sink.rows] == [1]
+
+
+def test_an_outbox_that_cannot_be_written_for_a_while_stops_nothing_for_good(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    async def go(link: Link) -> None:
+        task = asyncio.create_task(link.run())
+        await until(lambda: sink.sent != [] and link.up is False)  # sent, but not settled
+        other.rollback()
+        await until(lambda: outbox.depth("lake").rows == 0)
+        link.stop()
+        await task
+
+    async def until(done: Callable[[], bool]) -> None:
+        while not done():
+            assert asyncio.get_running_loop().time() < deadline
+            clock.advance(1)
+            link.appended()
+            await asyncio.sleep(0.005)
+
+    sink = FlakySink.of()
+    link = link_of(outbox, sink, clock)
+    append(outbox, 1)
+    asyncio.run(link._roll_due())
+    outbox._file.db.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(outbox._file.folder / "outbox.sqlite")
+    other.execute("BEGIN IMMEDIATE")
+    deadline = time.monotonic() + 10
+    asyncio.run(go(link))
+    assert [row["v"] for row in sink.rows] == [1]
+    assert outbox.status()["sinks"]["lake"]["link"] == "up"
+    other.close()
 
 
 @pytest.mark.parametrize(
