@@ -268,8 +268,9 @@ class Runner:
         for link in self.links.values():
             link.drain()
         while not stopping.done():
-            await self._acknowledge_settled()
-            if not any(self.outbox.depth(name).rows for name in self.links):
+            # Asked on the outbox's thread: in the midst of a rolling rows are in neither place.
+            depths = [await self.outbox.call("depth", name) for name in self.links]
+            if not any(depth.rows for depth in depths) and not self._owed:
                 return
             await asyncio.wait({stopping}, timeout=0.1)
 
@@ -277,9 +278,9 @@ class Runner:
         """What is done beside the data: requests of commands, room, what the source reports."""
         while True:
             try:
+                await self._acknowledge_settled()
                 while await self.outbox.call("tend"):
                     await self._clock.sleep(0)
-                await self._acknowledge_settled()
             except Exception:
                 log.exception("outbox %s: upkeep failed", self._folder)
             await self._clock.sleep(UPKEEP if not self._owed else 0.1)

@@ -1,6 +1,8 @@
 """Whatever happens between source and outbox, every row is committed once or set aside."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
+from edge.outbox import Outbox
 from edge.outbox.inspection import status
 from edge.outbox.model import Reject
 from edge.pipeline import Branch, Pipeline
@@ -162,6 +165,51 @@ def test_acknowledge_delivered_waits_for_every_sink(tmp_path: Path) -> None:
     sinks = {"alarms": Branch(sink=FlakySink.of())}
     definition = pipeline(tmp_path, source, FlakySink.of(), sinks=sinks, acknowledge="delivered")
     asyncio.run(go())
+
+
+def test_once_acknowledges_what_was_delivered_before_it_ends(tmp_path: Path) -> None:
+    source = ScriptedSource.of(*(rows(v=[number]) for number in range(5)))
+    definition = pipeline(tmp_path, source, FlakySink.of("down"), acknowledge="delivered")
+    asyncio.run(finish(definition))
+    assert source.acknowledged == list(range(5))
+
+
+def test_once_does_not_end_while_a_transaction_moves_the_last_rows(tmp_path: Path) -> None:
+    async def go() -> None:
+        runner = Runner(definition, HandClock())
+        await runner.open()
+        while await runner.step():
+            pass
+        outbox = runner.outbox
+        rolling = asyncio.wrap_future(outbox._thread.submit(outbox._file.write, move_rows(outbox)))
+        await asyncio.to_thread(moving.wait)
+        stopping = asyncio.create_task(asyncio.Event().wait())
+        draining = asyncio.create_task(runner._drain(stopping))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not draining.done()
+        moved.set()
+        await rolling
+        await runner.links["lake"].step()
+        await draining
+        stopping.cancel()
+        await runner.close()
+
+    def move_rows(outbox: Outbox) -> Callable[[object], None]:
+        def work(_: object) -> None:
+            buffer = outbox._file.buffers["lake"]
+            buffer.entry_rows -= 2
+            moving.set()
+            moved.wait(10)
+            buffer.entry_rows += 2
+
+        return work
+
+    moving, moved = threading.Event(), threading.Event()
+    sink = FlakySink.of()
+    definition = pipeline(tmp_path, ScriptedSource.of(rows(v=[1, 2])), sink)
+    asyncio.run(go())
+    assert values(sink) == [1, 2]
 
 
 def ledger_of(folder: Path) -> dict[str, Any]:
