@@ -181,7 +181,7 @@ class Runner:
     async def _process(self, frame: pl.DataFrame) -> Outcome:
         if not frame.height:
             return Outcome([], Counter(), [], [], [])
-        flow = await self._flow_for(frame.schema)
+        flow = await self._flow_for(frame)
         for attempt in range(ATTEMPTS):
             try:
                 return await off_loop(flow.rows(frame), flow.process, frame)
@@ -197,16 +197,21 @@ class Runner:
         self._limit_failures(len(outcome.rejects))
         return outcome
 
-    async def _flow_for(self, columns: pl.Schema) -> Flow:
-        """The operators, bound to the columns of the first rows where nothing declared them."""
-        if self._flow is None:
-            if self._bound.source_columns is None:
-                self._bound.bind_columns(columns)
-            restored = await self.outbox.call("restore")
-            flow = Flow(self._bound, self.outbox.wants_whole)
-            await asyncio.to_thread(flow.restore, restored.memory)
+    async def _flow_for(self, frame: pl.DataFrame) -> Flow:
+        """The operators, bound to the columns of the first rows where nothing declared them.
+
+        As long as there are no such rows, only the branch of rejected payloads works.
+        """
+        if self._flow is not None:
+            return self._flow
+        if self._bound.source_columns is None and frame.height:
+            self._bound.bind_columns(frame.schema)
+        restored = await self.outbox.call("restore")
+        flow = Flow(self._bound, self.outbox.wants_whole)
+        await asyncio.to_thread(flow.restore, restored.memory)
+        if self._bound.source_columns is not None:
             self._flow = flow
-        return self._flow
+        return flow
 
     async def _process_rejects(self, arrival: Arrival, outcome: Outcome) -> None:
         """Rejected payloads also go to the sink that asks for them; they are kept in any case."""
@@ -218,7 +223,7 @@ class Runner:
             "payload": [reject.payload.decode(errors="backslashreplace") for reject in rejects],
         }
         frame = pl.DataFrame(columns).cast(REJECTED_COLUMNS)
-        flow = await self._flow_for(arrival.frame.schema)
+        flow = await self._flow_for(arrival.frame)
         try:
             more = await asyncio.to_thread(flow.process_rejects, frame)
         except Exception:

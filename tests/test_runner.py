@@ -17,10 +17,12 @@ from edge.outbox.inspection import status
 from edge.outbox.model import Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner, TooManyFailures
+from edge.sources import Source
+from edge.sources.dataset import DatasetSource
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource, rows
 
 
-def pipeline(folder: Path, source: ScriptedSource, sink: FlakySink, **options: Any) -> Pipeline:
+def pipeline(folder: Path, source: Source, sink: FlakySink, **options: Any) -> Pipeline:
     return Pipeline(
         name="press",
         site="osaka",
@@ -141,6 +143,24 @@ def test_rejected_payloads_reach_the_sink_that_asks_for_them(tmp_path: Path) -> 
     [row] = problems.rows
     assert (row["reason"], row["topic"], row["payload"]) == ("not JSON", "plant/a", "\\xffoops")
     assert ledger_of(tmp_path)["source"] == {"read": 3, "rejected": 1, "taken": 2}
+
+
+def test_rejected_payloads_before_the_first_row_decide_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_text("not JSON\n")
+    (tmp_path / "b.ndjson").write_text('{"v": 1}\nneither\n{"v": 2}\n')
+    sink, problems = FlakySink.of(), FlakySink.of()
+    definition = pipeline(
+        tmp_path,
+        DatasetSource(path=str(tmp_path / "*.ndjson")),
+        sink,
+        operators=[Filter(where="v > 1")],
+        rejected="problems",
+        sinks={"problems": Branch(sink=problems, operators=(Derive(columns={"from": "topic"}),))},
+    )
+    asyncio.run(finish(definition))
+    assert values(sink) == [2]
+    assert [row["payload"] for row in problems.rows] == ["not JSON", "neither"]
+    assert [Path(row["from"]).name for row in problems.rows] == ["a.ndjson:1", "b.ndjson:2"]
 
 
 def test_acknowledge_delivered_waits_for_every_sink(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ class Bound:
     """A pipeline whose parts know their columns.
 
     `source_columns` is None where only data tells them: then `bind_columns` must be called with
-    those of the first rows before `common` and `branches` are used.
+    those of the first rows before `common` and `branches` are used, but for the branch of rejected
+    payloads.
     """
 
     def __init__(self, pipeline: "Pipeline", clock: Clock) -> None:
@@ -76,6 +77,7 @@ class Bound:
         columns = self._bind_source(clock)
         if columns is None and not self._faults:
             self._bind_sinks_early()
+            self._bind_rejected()
         self._raise_faults()
         if columns is not None:
             self.bind_columns(columns)
@@ -103,6 +105,12 @@ class Bound:
         for name, branch in self.pipeline.sinks.items():
             with self._noting("sinks", name, kind_of(branch.sink)):
                 branch.sink.bind(None, self.stream, branch.identity, branch.order)
+
+    def _bind_rejected(self) -> None:
+        name = self.pipeline.rejected
+        branch = name and self._bind_branch(name, self.pipeline.sinks[name], REJECTED_COLUMNS)
+        if name and branch:
+            self.branches = {name: branch}
 
     def _check_record(self, columns: pl.Schema) -> None:
         for option, names in (("time", [self.stream.time]), ("key", self.stream.key)):
@@ -133,8 +141,10 @@ class Bound:
     def _bind_branches(self, columns: pl.Schema) -> dict[str, BoundBranch]:
         branches = {}
         for name, branch in self.pipeline.sinks.items():
-            rejected = name == self.pipeline.rejected
-            bound = self._bind_branch(name, branch, REJECTED_COLUMNS if rejected else columns)
+            if name == self.pipeline.rejected:
+                bound = self.branches.get(name) or self._bind_branch(name, branch, REJECTED_COLUMNS)
+            else:
+                bound = self._bind_branch(name, branch, columns)
             if bound is not None:
                 branches[name] = bound
         return branches
