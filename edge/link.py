@@ -153,24 +153,20 @@ class Link:
         if not entries:
             return False
         try:
-            encoded, rest = await asyncio.to_thread(self._encode, entries)
+            encoded, rest, count = await asyncio.to_thread(self._encode, entries)
             await self._outbox.call(
-                "roll", self.name, entries, encoded.parcels, encoded.refused, rest
+                "roll", self.name, entries[:count], encoded.parcels, encoded.refused, rest
             )
         except OutboxFull:
-            self._outbox_keeps(entries)
             return False
-        except BaseException:
-            self._outbox_keeps(entries)
-            raise
+        finally:
+            self._outbox.release_entries(self.name, [entry.id for entry in entries])
         return True
 
-    def _outbox_keeps(self, entries: Sequence[Entry]) -> None:
-        self._outbox.release_entries(self.name, [entry.id for entry in entries])
-
-    def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None]:
-        """The entries as one frame with its row ids, then as the sink's parcels."""
-        frame = pl.concat([_with_sequence(entry) for entry in entries], how="diagonal_relaxed")
+    def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None, int]:
+        """Entries as one frame with its row ids, then as the sink's parcels; how many of them."""
+        frames = _alike(entries)
+        frame = pl.concat(frames, how="diagonal_relaxed")
         prefix = f"{self._path}/{self._outbox.id}-"
         sequence = pl.col("edge_sequence")
         ids = frame.select(
@@ -179,9 +175,10 @@ class Link:
         )
         encoded = self.sink.encode(ids)
         if encoded.rest is None:
-            return encoded, None
+            return encoded, None, len(frames)
         rest = _without_id(encoded.rest)
-        return encoded, NewEntry(self.name, rest.height, int(rest.estimated_size()), pack(rest))
+        left = NewEntry(self.name, rest.height, int(rest.estimated_size()), pack(rest))
+        return encoded, left, len(frames)
 
     async def _take(self) -> list[Parcel]:
         """What goes next: one parcel as a probe while the way is shut, else what a send takes.
@@ -266,6 +263,24 @@ class Link:
         delay = self._chance.uniform(0.05, bound)
         self._try_at = self._clock.steady() + delay
         return delay
+
+
+def _alike(entries: Sequence[Entry]) -> list[pl.DataFrame]:
+    """The rows of the first entries, as many as agree on the type of every column.
+
+    Others come from before a change of the definition; as one type they would not be what they
+    were, or cannot be one at all.
+    """
+    frames: list[pl.DataFrame] = []
+    kinds: dict[str, pl.DataType] = {}
+    for entry in entries:
+        frame = _with_sequence(entry)
+        given = {name: kind for name, kind in frame.schema.items() if kind != pl.Null}
+        if any(kinds.get(name, kind) != kind for name, kind in given.items()):
+            break
+        kinds |= given
+        frames.append(frame)
+    return frames
 
 
 def _with_sequence(entry: Entry) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -40,7 +40,7 @@ def link_of(outbox: Outbox, sink: FlakySink, clock: HandClock, **options: object
     return Link("lake", sink, outbox, path="osaka/press/lake", clock=clock, **options)
 
 
-def append(outbox: Outbox, *values: int) -> None:
+def append(outbox: Outbox, *values: object) -> None:
     frame = pl.DataFrame({"v": values})
     size = int(frame.estimated_size())
     outbox.commit(Commit([NewEntry("lake", frame.height, size, pack(frame))]))
@@ -63,6 +63,24 @@ def test_rows_get_their_ids_from_the_sequence(outbox: Outbox, clock: HandClock) 
     ]
     assert [row["v"] for row in sink.rows] == [7, 8, 9]
     assert outbox.depth("lake").rows == 0
+
+
+def test_rows_from_before_a_change_of_types_are_delivered_as_they_were(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    moment = datetime(2026, 5, 1, tzinfo=UTC)
+    backlog = [7, None, "x", "y", True, moment, {"x": 1}, [1]]
+    for value in backlog:
+        append(outbox, value)
+    sink = FlakySink.of()
+    steps(link_of(outbox, sink, clock), 2)
+    delivered = sorted(sink.rows, key=lambda row: int(row["edge_id"].rpartition("-")[2]))
+    assert [row["v"] for row in delivered] == [
+        *backlog[:5],
+        "2026-05-01T00:00:00.000000Z",
+        *backlog[6:],
+    ]
+    assert len(sink.sent) == 6
 
 
 def test_nothing_is_rolled_before_its_time(outbox: Outbox, clock: HandClock) -> None:
