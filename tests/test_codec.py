@@ -38,6 +38,7 @@ FIELDS: dict[str, Any] = {
     "nanos": "optional timestamp_ns",
     "good": "optional bool",
 }
+QUICK = {name: field for name, field in FIELDS.items() if name not in ("nanos", "good")}
 READING = b'{"ts":1700000000000,"device":"a","d":{"temp":21.5},"count":3,"good":true}'
 MOMENT = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
@@ -83,6 +84,8 @@ def test_a_reading_becomes_typed_columns() -> None:
         ("str", "17", "17"),
         ("str", "true", "true"),
         ("str", r'"\u0000\ud83d\ude00"', "\0😀"),
+        ("int", "9007199254740993", 9007199254740993),
+        ("int", "-9007199254740993", -9007199254740993),
         ("bool", "true", True),
         ("json", '{"a":[1,"x"]}', '{"a":[1,"x"]}'),
         ("json", '"x"', '"x"'),
@@ -203,6 +206,7 @@ VALUES = st.one_of(
     st.integers(-(2**66), 2**66),
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([1700000000000, 1700000000000000000, 5.0, 4.7, "[x", "{y", "", "5", "true"]),
+    st.sampled_from([2.0**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 1e18, -0.0]),
     st.sampled_from(["2024-01-01", "2024-01-01T00:00:00Z", "2024-01-01 00:00:00", "2024-13-01"]),
     st.text(max_size=5),
     st.lists(st.integers(0, 3), max_size=2),
@@ -242,13 +246,14 @@ def _alone(record: Record, payload: bytes) -> tuple[list[tuple[Any, ...]], list[
     [
         Record(fields=FIELDS),
         Record(fields={"device": "str", "count": "int"}),
+        Record(fields=QUICK),
         Record(fields={**FIELDS, "zz": "optional json"}),
         Record(fields=FIELDS, rows="readings"),
         Record(format="csv", fields={"a": "optional str", "b": "optional int"}),
         Record(format="value", fields={"value": "timestamp"}),
         Record(format="raw"),
     ],
-    ids=["optional", "required", "json", "rows", "csv", "value", "raw"],
+    ids=["optional", "required", "quick", "json", "rows", "csv", "value", "raw"],
 )
 @settings(max_examples=120, deadline=None)
 @given(payloads=st.lists(PAYLOADS, min_size=1, max_size=6))

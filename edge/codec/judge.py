@@ -108,10 +108,6 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) or _number(value) is not None else None
 
 
-def _only_text(value: Any) -> Any:
-    return value if isinstance(value, str) else None
-
-
 def _integer(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -140,7 +136,7 @@ _FITS: Mapping[str, Callable[[Any], Any]] = {
     "float": _number,
     "bool": _boolean,
     "json": _json,
-    "timestamp": _only_text,
+    "timestamp": _text,
     "timestamp_s": _number,
     "timestamp_ms": _number,
     "timestamp_us": _integer,
