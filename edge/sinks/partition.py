@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr
 
 from edge.codec import Compression, Format, encode, extension
 from edge.component import Stream
-from edge.errors import DataError, DefinitionError, Fault
+from edge.errors import DefinitionError, Fault
 from edge.outbox.model import Parcel, Refusal
 from edge.sinks import Encoded, Sink, split_id
 
@@ -58,8 +58,6 @@ class Partitioned(Sink):
         """One parcel per partition, oldest first; the rows beyond 64 partitions are left."""
         if not self.partition:
             return _encoded([self._parcel(frame, "")], None)
-        if faults := list(self._faults(frame.schema)):
-            raise DataError("; ".join(map(str, faults)))
         texts = frame.select(self._text(column, frame.schema) for column in self.partition)
         groups = texts.with_row_index(_ROW).group_by(self.partition, maintain_order=True).agg(_ROW)
         rows = groups.drop_in_place(_ROW)
@@ -118,6 +116,9 @@ class Partitioned(Sink):
 
     def _text(self, column: str, columns: pl.Schema) -> pl.Expr:
         """The values of a partition column as text."""
+        if self._unfit(column, columns):
+            # Rows from before a change of the definition: delivered, in the folder of null.
+            return pl.repeat(None, pl.len(), dtype=pl.String).alias(column)
         if column not in columns:
             return pl.col(self._time).dt.date().cast(pl.String).alias(column)
         if isinstance(columns[column], pl.Datetime):

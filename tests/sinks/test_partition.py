@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.codec import encode as encode_rows
-from edge.errors import DataError, DefinitionError
+from edge.errors import DefinitionError
 from edge.sinks import split_id
 from edge.sinks.file import FileSink
 from edge.sinks.partition import MAX_PARTITIONS, NULL
@@ -130,11 +130,13 @@ def test_without_identity_the_rows_have_no_id() -> None:
     assert b"edge_id" not in parcel.body
 
 
-def test_a_schema_known_only_from_data_is_checked_there() -> None:
-    files = FileSink(path="out", partition=["nowhere"])
-    files.bind(None, STREAM, True, "none")
-    with pytest.raises(DataError, match=r"partition.0: column 'nowhere'"):
-        files.encode(rows(1))
+@pytest.mark.parametrize("values", [None, [[1]] * 3])
+def test_rows_from_before_a_partition_was_declared_are_delivered_too(values: Any) -> None:
+    frame = rows(3) if values is None else rows(3).with_columns(pl.Series("shift", values))
+    columns = pl.Schema({**rows(1).schema, "shift": pl.Int64})
+    (parcel,) = sink(columns, partition=["shift"]).encode(frame).parcels
+    assert parcel.key == f"{PATH}/shift={NULL}/{OUTBOX}-1-3.ndjson"
+    assert parcel.rows == 3
 
 
 @pytest.mark.parametrize(
