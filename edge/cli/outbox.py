@@ -11,13 +11,14 @@ import typer
 
 from edge.cli.screen import FAILED, WRONG, Commands, complain, put, put_json, put_table, say
 from edge.cli.status import Place, outbox_of
+from edge.errors import DefinitionError
 
 PATIENCE = 15.0  # seconds to wait until a running processor carried out a request
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 SinkName = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name.")]
 Numbers = Annotated[
-    list[int] | None, typer.Argument(metavar="[PARCEL]...", help="As `ls` shows; default all.")
+    list[int] | None, typer.Argument(metavar="PARCEL", help="As `ls` shows; default all.")
 ]
 
 
@@ -44,6 +45,8 @@ def ls(
     from edge.outbox import inspection
 
     folder = outbox_of(file)
+    if sink is not None:
+        _know(folder, sink)
     if rejected:
         _put_rejected(inspection.rejects(folder, limit), as_json)
         return
@@ -56,6 +59,9 @@ def ls(
     rows += [
         _line(each, "parcel", each["state"], each["reason"] or each["key"]) for each in parcels
     ]
+    if not rows:
+        say("nothing waits")
+        return
     put_table(("number", "sink", "what", "state", "rows", "bytes", "since", "key or reason"), rows)
 
 
@@ -158,6 +164,14 @@ def _carry_out(
     raise typer.Exit(FAILED)
 
 
+def _know(folder: Path, sink: str) -> None:
+    from edge.outbox import inspection
+
+    if sink not in (known := inspection.status(folder, 0)["sinks"]):
+        names = ", ".join(sorted(known))
+        raise DefinitionError(f"outbox {folder}: has no sink {sink!r}; known are {names}")
+
+
 def _line(found: Mapping[str, Any], what: str, state: str, note: str) -> tuple[object, ...]:
     rows, size = f"{found['rows']:,}", f"{found['bytes']:,}"
     return found["id"], found["sink"], what, state, rows, size, _utc(found["time"]), note
@@ -187,6 +201,9 @@ def _put_rejected(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     readable = [{**each, "payload": each["payload"].decode(errors="replace")} for each in found]
     if as_json:
         put_json(readable)
+        return
+    if not readable:
+        say("no payload was rejected")
         return
     rows = [
         (_utc(each["time"]), each["topic"], each["size"], each["reason"], each["payload"][:80])

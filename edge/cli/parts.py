@@ -1,7 +1,7 @@
 """Commands about the parts a pipeline can be made of: list, describe."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +10,11 @@ from edge.cli.screen import put, put_json, put_table
 from edge.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from edge.component import Component
+    from pydantic import BaseModel
+
     from edge.pipeline.parts import Kind
+
+_WRITTEN_BY_NAME = "sink"  # in `sinks:` it stands as `s3:` or `file:`
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -24,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[sources|operators|sinks]", help="Only these.")
+        str | None, typer.Argument(metavar="KIND", help="Only sources, operators or sinks.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,16 +48,24 @@ def list_parts(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A part such as deadband, or source.mqtt.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A part such as deadband or source.mqtt, a section such as record."
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """Print what a part does, its promises and its options."""
+    """Print what a part or a section does, and its options.
+
+    Sections: record, field, sinks, roll, batch, outbox, link.
+    """
     found = _named(name)
     if as_json:
-        put_json({each.word: _described(each, part) for each, part in found})
+        put_json({word: _described(part) for word, part in found})
         return
-    for index, (each, part) in enumerate(found):
-        put(("\n" if index else "") + f"{each.word} {name.rpartition('.')[2]}\n")
+    for index, (word, part) in enumerate(found):
+        put(("\n" if index else "") + f"{word} {name.rpartition('.')[2]}\n")
         put(inspect.cleandoc(part.__doc__ or "") + "\n")
         put_table(("option", "type", "default", "meaning"), _options(part))
 
@@ -67,30 +78,48 @@ def _first_line(kind: "Kind", name: str) -> str:
         return str(error)
 
 
-def _named(name: str) -> "list[tuple[Kind, type[Component]]]":
+def _sections() -> "Mapping[str, type[BaseModel]]":
+    """What stands in a definition beside the parts."""
+    from edge.codec.record import FieldSpec, Record
+    from edge.pipeline import model
+
+    return {
+        "record": Record,
+        "field": FieldSpec,
+        "sinks": model.Branch,
+        "roll": model.RollOptions,
+        "batch": model.BatchOptions,
+        "outbox": model.OutboxOptions,
+        "link": model.LinkOptions,
+    }
+
+
+def _named(name: str) -> "Sequence[tuple[str, type[BaseModel]]]":
     """The parts of this name: a source and a sink can share one."""
     from difflib import get_close_matches
 
     from edge.pipeline.parts import KINDS
 
+    if section := _sections().get(name):
+        return [("section", section)]
     word, _, bare = name.rpartition(".")
     kinds = [kind for kind in KINDS if not word or word.removesuffix("s") == kind.word]
-    found = [(kind, kind.find(bare)) for kind in kinds if bare in kind.names()]
+    found = [(kind.word, kind.find(bare)) for kind in kinds if bare in kind.names()]
     if not found:
-        known = [each for kind in kinds or KINDS for each in kind.names()]
+        known = [*(each for kind in kinds or KINDS for each in kind.names()), *_sections()]
         near = get_close_matches(bare, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(known)
         raise DefinitionError(f"no part is called {name!r}; {hint}")
     return found
 
 
-def _described(kind: "Kind", part: "type[Component]") -> dict[str, object]:
+def _described(part: "type[BaseModel]") -> dict[str, object]:
     from edge.pipeline.schema import part_schema
 
     return {"what": inspect.cleandoc(part.__doc__ or ""), "options": part_schema(part)}
 
 
-def _options(part: "type[Component]") -> list[tuple[str, str, str, str]]:
+def _options(part: "type[BaseModel]") -> list[tuple[str, str, str, str]]:
     from edge.pipeline.schema import option_type, part_schema
 
     schema = part_schema(part)
@@ -103,9 +132,12 @@ def _options(part: "type[Component]") -> list[tuple[str, str, str, str]]:
             str(option.get("description", "")),
         )
         for name, option in schema.get("properties", {}).items()
+        if name != _WRITTEN_BY_NAME
     ]
 
 
 def _default(option: Mapping[str, object]) -> str:
     value = option.get("default")
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, list | dict):
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

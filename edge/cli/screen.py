@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,8 +12,10 @@ from edge.errors import DefinitionError, EdgeError, Fault, OutboxLocked
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 FAILED, WRONG, LOCKED = 1, 2, 3
+_NEVER_FOLDED = 24  # characters of a cell that stays in one line: a time, a sink, a number
 
 
 class Commands(TyperGroup):
@@ -32,6 +34,12 @@ class Commands(TyperGroup):
             # The reader went away (`edge describe window | head`): nothing is left to say.
             sys.stdout = None
             raise typer.Exit(FAILED) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            reason = f"{error.strerror}; look at the path, its owner and its permissions"
+            complain(f"{error.filename}: cannot be used: {reason}")
+            raise typer.Exit(FAILED) from error
 
 
 def terminal(stderr: bool = False) -> "Console":
@@ -65,25 +73,32 @@ def put_json(value: object) -> None:
 
 def put_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Rows as aligned columns, their heads in bold where there is a terminal."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
     console = terminal()
     with console.capture() as captured:
-        console.print(table, markup=False)
+        console.print(table_of(columns, rows))
     put("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def as_fields(value: Mapping[str, object]) -> list[tuple[str, str]]:
-    """A mapping as rows of a table, nested ones with dotted names."""
-    rows: list[tuple[str, str]] = []
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            rows.extend((f"{name}.{below}", text) for below, text in as_fields(inner))
-        else:
-            rows.append((name, str(inner)))
-    return rows
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
+    """A table whose long cells share the width that the short ones leave."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        short = all(len(row[index]) <= _NEVER_FOLDED for row in texts)
+        table.add_column(column, overflow="fold", no_wrap=short)
+    for row in texts:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def printable(text: str) -> str:
+    r"""Text from outside, which must not steer a terminal: control characters become `\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def rows_of(count: int) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} row{'' if count == 1 else 's'}"

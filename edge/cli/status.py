@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge.cli.screen import put, put_json, put_table, terminal
+from edge.cli.screen import put, put_json, put_table, rows_of, table_of, terminal
 from edge.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 def status(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="A definition or an outbox folder; default all."),
+        typer.Argument(metavar="FILE", help="A definition or an outbox folder; default all."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
@@ -52,7 +52,16 @@ def outbox_of(place: Path) -> Path:
     """The outbox folder of a definition, or `place` itself where that is a folder."""
     from edge.pipeline import load
 
-    return place if place.is_dir() else load(place).outbox_folder()
+    if place.is_dir():
+        return place
+    pipeline = load(place)
+    folder = pipeline.outbox_folder()
+    if pipeline.outbox.path is None and not folder.exists() and not folder.is_absolute():
+        raise DefinitionError(
+            f"outbox {folder}: there is none below {Path.cwd()}; go to where `edge run` was "
+            "started, or set EDGE_STATE_DIR"
+        )
+    return folder
 
 
 def _name_of(place: Path) -> str:
@@ -73,9 +82,13 @@ def _all_outboxes() -> dict[str, Path]:
 
 def _look(outboxes: Mapping[str, Path]) -> dict[str, Any]:
     from edge.outbox import inspection
+    from edge.outbox.owner import is_owned
 
     now = time.time_ns() // 1000
-    return {name: inspection.status(folder, now) for name, folder in outboxes.items()}
+    return {
+        name: {"running": is_owned(folder), **inspection.status(folder, now)}
+        for name, folder in outboxes.items()
+    }
 
 
 def _put(seen: Mapping[str, Any], as_json: bool) -> None:
@@ -103,14 +116,13 @@ def _watch(outboxes: Mapping[str, Path], as_json: bool) -> None:
 
 def _drawn(seen: Mapping[str, Any]) -> "RenderableType":
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     drawn: list[RenderableType] = []
     for name, found in seen.items():
-        table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for row in _rows(found):
-            table.add_row(*row, style="" if row[1] == "up" else "yellow")
+        table = table_of(_COLUMNS, rows := _rows(found))
+        for line, row in zip(table.rows, rows, strict=True):
+            line.style = "yellow" if row[1] == "down" else ""
         drawn += [Text(_headline(name, found), style="bold"), table, Text()]
     return Group(*drawn)
 
@@ -126,7 +138,8 @@ def _headline(name: str, found: Mapping[str, Any]) -> str:
     full = "" if hours is None else f", full in {hours:.1f} h"
     most = f" of {format_size(room['max_bytes'])}" if room["max_bytes"] else ""
     words = [
-        f"{name}: {found['rows_read']:,} rows read, {found['rows_rejected']:,} rejected",
+        f"{name}: {'running' if found['running'] else 'not running'}",
+        f"{rows_of(found['rows_read'])} read, {found['rows_rejected']:,} rejected",
         f"outbox {format_size(room['bytes'])}{most}{full}",
         *(f"does not balance: {equation}" for equation in found["imbalances"]),
     ]
@@ -145,11 +158,11 @@ def _row(name: str, sink: Mapping[str, Any]) -> tuple[str, ...]:
     oldest = sink["oldest_seconds"]
     return (
         name,
-        sink["link"] or "not tried",
-        f"{sink['buffered_rows']:,} rows",
+        sink["link"] if sink["link_since"] else "not tried",
+        rows_of(sink["buffered_rows"]),
         format_size(sink["buffered_bytes"]),
         "" if oldest is None else format_duration(timedelta(seconds=round(oldest))),
-        f"{sink['delivered_rows']:,} rows",
-        f"{sink['quarantined_rows']:,} rows" if sink["quarantined_rows"] else "",
+        rows_of(sink["delivered_rows"]),
+        rows_of(sink["quarantined_rows"]) if sink["quarantined_rows"] else "",
         sink["link_reason"] or "",
     )

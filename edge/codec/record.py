@@ -128,8 +128,12 @@ class Record(BaseModel):
     format: PayloadFormat = "json"
     time: str | None = Field(None, description="Event time column; arrival time when left out.")
     key: Names = Field((), description="Columns that tell one series from another.")
-    fields: Mapping[str, FieldSpec] | None = None
-    rows: str | None = Field(None, description="The array whose elements become rows.")
+    fields: Mapping[str, FieldSpec] | None = Field(
+        None, description="Name and type of every column: see `edge describe field`."
+    )
+    rows: str | None = Field(
+        None, description="JSON: name of the array whose objects become rows, each for itself."
+    )
     extra: Literal["drop", "keep"] = Field("drop", description="What happens to other fields.")
     timezone: str = Field("UTC", description="Of timestamps in text without an offset.")
     header: bool | None = Field(

@@ -69,6 +69,18 @@ class Owner:
             self._handle = None
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether a process owns the outbox just now. Looks, and takes nothing from anybody."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

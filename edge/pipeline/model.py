@@ -75,7 +75,9 @@ def _room_to_work(size: Size) -> Size:
 class OutboxOptions(Options):
     """The durable buffer between the operators and the sinks."""
 
-    path: Path | None = Field(None, description="Folder; default $EDGE_STATE_DIR/<name>.")
+    path: Path | None = Field(
+        None, description="Folder; default $EDGE_STATE_DIR/<name>, var/<name>."
+    )
     max_size: Annotated[Size, AfterValidator(_room_to_work)] = Field(
         Size(2 * 2**30), description="Hard cap of its disk use, from 32MiB."
     )

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from edge.component import Component
+from edge.component import Component, format_duration
 from edge.errors import DefinitionError
 from edge.pipeline.model import Pipeline
 from edge.pipeline.parts import KINDS, OPERATOR, SINK, SOURCE, Kind
@@ -25,6 +26,10 @@ class _Generator(GenerateJsonSchema):
     """Defaults that JSON cannot hold are left out without a warning."""
 
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}
+
+    def encode_default(self, dft: Any) -> Any:
+        """A duration as it is written: `1m`, not `PT1M`."""
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
 def definition_schema() -> Schema:
@@ -69,8 +74,8 @@ def definition_schema() -> Schema:
     return allowed
 
 
-def part_schema(part: type[Component]) -> Schema:
-    """The JSON Schema of one part's options, written out in full."""
+def part_schema(part: type[BaseModel]) -> Schema:
+    """The JSON Schema of the options of one part or section, written out in full."""
     schema = part.model_json_schema(schema_generator=_Generator)
     definitions = schema.get("$defs", {})
     for form in schema.get("anyOf", ()):

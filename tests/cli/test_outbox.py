@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.outbox.owner import Owner
 from tests.cli.conftest import Edge
 
 
@@ -49,7 +50,7 @@ def test_status_without_a_file_shows_every_outbox(edge: Edge, ran: Path) -> None
     done = edge("status")
 
     assert done.code == 0
-    assert done.out.startswith("press: 4 rows read, 1 rejected; outbox ")
+    assert done.out.startswith("press: not running; 4 rows read, 1 rejected; outbox ")
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["sink", "lake", "hot"]
 
 
@@ -61,6 +62,20 @@ def test_status_is_told_by_the_name_of_the_pipeline(edge: Edge, press: Path) -> 
     assert list(json.loads(edge("status", press.parent / "elsewhere", "--json").out)) == [
         "elsewhere"
     ]
+
+
+def test_status_says_whether_a_processor_runs_and_which_links_were_never_tried(
+    edge: Edge, ran: Path
+) -> None:
+    owner = Owner(ran.parent / "state" / "press" / "lock")
+    owner.take(wait=0)
+    lines = edge("status", ran).out.splitlines()
+    owner.leave()
+
+    assert lines[0].startswith("press: running; ")
+    assert [line.split("  ")[1].strip() for line in lines[2:]] == ["not tried", "not tried"]
+    assert "  1 row  " in lines[3]
+    assert edge("status", ran).out.startswith("press: not running; ")
 
 
 def test_status_watches_until_it_is_interrupted(ran: Path) -> None:
@@ -76,6 +91,22 @@ def test_status_watches_until_it_is_interrupted(ran: Path) -> None:
 def test_status_where_nothing_ran_says_so(edge: Edge, press: Path) -> None:
     assert edge("status").code == 2
     assert "there is no outbox below" in edge("status").err
+
+
+def test_an_outbox_is_looked_for_where_the_processor_was_started(
+    edge: Edge, press: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGE_STATE_DIR")
+    done = edge("outbox", "drop", press, "lake")
+
+    assert done.code == 2
+    assert done.err == (
+        f"outbox var/press: there is none below {press.parent}; go to where `edge run` was "
+        "started, or set EDGE_STATE_DIR\n"
+    )
+
+
+def test_status_of_an_outbox_that_is_not_there_says_so(edge: Edge, press: Path) -> None:
     assert "there is none" in edge("status", press).err
 
 
@@ -89,6 +120,31 @@ def test_ls_shows_entries_and_rejected_payloads(edge: Edge, ran: Path) -> None:
     assert "lake" not in only
     assert '"hot"' in rejected[0]["payload"]
     assert "temperature" in edge("outbox", "ls", ran, "--rejected").out
+
+
+def test_a_payload_cannot_steer_the_terminal(edge: Edge, press: Path) -> None:
+    (press.parent / "readings.ndjson").write_text("\x1b[2J\x1b]0;owned\x07 {\n")
+    assert edge("run", "--once", press).code == 0
+
+    shown = edge("outbox", "ls", "--rejected", press).out
+    assert "\\x1b[2J\\x1b]0;owned\\x07 {" in shown
+    assert "\x1b" not in shown
+
+
+def test_ls_refuses_a_sink_that_is_not_there(edge: Edge, ran: Path) -> None:
+    done = edge("outbox", "ls", ran, "--sink", "lak")
+    assert done.code == 2
+    assert done.err.endswith("has no sink 'lak'; known are hot, lake\n")
+
+
+def test_ls_says_that_nothing_waits(edge: Edge, press: Path) -> None:
+    (press.parent / "readings.ndjson").write_text(
+        '{"ts": 1700000000000, "device": "a", "temperature": 20.5}\n'
+    )
+    assert edge("run", "--once", press).code == 0
+
+    assert edge("outbox", "ls", press) == (0, "", "nothing waits\n")
+    assert edge("outbox", "ls", press, "--rejected") == (0, "", "no payload was rejected\n")
 
 
 def test_ledger_balances_and_names_losses(edge: Edge, ran: Path) -> None:

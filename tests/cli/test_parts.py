@@ -42,3 +42,18 @@ def test_describe_knows_the_nearest_name(edge: Edge) -> None:
     done = edge("describe", "dedband")
     assert done.code == 2
     assert done.err == "no part is called 'dedband'; did you mean 'deadband'?\n"
+
+
+def test_describe_knows_the_sections_of_a_definition(edge: Edge) -> None:
+    done = edge("describe", "record")
+
+    assert done.out.startswith("section record\n\nHow a payload becomes rows.\n")
+    assert "rows      text" in done.out
+    assert json.loads(edge("describe", "roll", "--json").out)["section"]["options"]["properties"]
+
+
+def test_a_default_is_written_as_in_a_definition(edge: Edge) -> None:
+    words = {line.split("  ")[0]: line for line in edge("describe", "mqtt").out.splitlines()}
+
+    assert " 1m " in words["keepalive"]
+    assert " 7d " in words["session_expiry"]

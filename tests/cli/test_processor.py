@@ -63,6 +63,17 @@ def test_two_pipelines_cannot_share_an_outbox(edge: Edge, press: Path) -> None:
     )
 
 
+def test_an_outbox_that_cannot_be_made_is_one_line(edge: Edge, press: Path) -> None:
+    press.write_text(press.read_text() + "outbox: {path: readings.ndjson/box}\n")
+    done = edge("run", "--once", press)
+
+    assert done.code == 1
+    place = press.parent / "readings.ndjson" / "box"
+    assert done.err.splitlines()[-1] == (
+        f"{place}: cannot be used: Not a directory; look at the path, its owner and its permissions"
+    )
+
+
 def test_a_second_processor_of_one_outbox_exits_with_3(
     edge: Edge, press: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
