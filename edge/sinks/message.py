@@ -55,10 +55,16 @@ def group_names(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     """
     if not by:
         return pl.repeat(split_id(frame.item(0, "edge_id")).path, frame.height, eager=True)
-    key = pl.concat_str(pl.col(by).cast(pl.String).fill_null("null"), separator="/")
+    key = pl.concat_str([_group_part(name, frame) for name in by], separator="/")
     names = frame.select(key.alias("group"))["group"]
     unfit = names.filter(~names.str.contains(_LEGAL_GROUP)).unique()
     return names.replace(unfit, pl.Series([_hashed(name) for name in unfit], dtype=pl.String))
+
+
+def _group_part(name: str, frame: pl.DataFrame) -> pl.Expr:
+    if name not in frame.columns:  # rows from before a change of the definition
+        return pl.repeat("null", pl.len(), dtype=pl.String)
+    return pl.col(name).cast(pl.String).fill_null("null")
 
 
 def _hashed(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
@@ -32,6 +33,7 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".ndjson": "application/x-ndjson",
 }
+_ANYTHING = "application/octet-stream"
 
 
 class S3Sink(Partitioned, AwsService):
@@ -95,7 +97,7 @@ class S3Sink(Partitioned, AwsService):
             answer = client.put_object(
                 Key=parcel.key,
                 Body=parcel.body,
-                ContentType=_CONTENT_TYPES[parcel.key[parcel.key.rindex(".") :]],
+                ContentType=_CONTENT_TYPES.get(PurePosixPath(parcel.key).suffix, _ANYTHING),
                 Metadata={_DIGEST: digest},
                 **self._put_options(),
             )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import polars as pl
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from edge.aws import AwsService, Target, classify, classify_code, region_of_arn
+from edge.aws import AwsService, Target, Verdict, classify, classify_code, region_of_arn
 from edge.component import Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
@@ -32,6 +32,11 @@ COMMON_LIMIT = 256 * 2**10
 
 _QUEUE = re.compile(r"(?:https?://.+/|arn:[^:]+:sqs:[^:]+:\d+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 _REGION_IN_URL = re.compile(r"https?://sqs\.([a-z0-9-]+)\.amazonaws\.")
+
+
+_NOT_TEXT = Verdict(
+    "never", "parcel", "the parcel is no text: it was made for a sink of another kind"
+)
 
 
 def _check_queue(queue: str) -> str:
@@ -152,6 +157,8 @@ class SqsSink(Sink, AwsService):
         """One call. One refused for what it may hold is halved until the culprit stands alone."""
         try:
             return await self.call(functools.partial(self._call, batch))
+        except UnicodeDecodeError:
+            verdict = _NOT_TEXT
         except Exception as error:
             verdict = classify(error, self._target())
         if verdict.cause not in ("parcel", "settings") or len(batch) == 1:

@@ -77,6 +77,12 @@ def test_an_object_says_what_it_holds(lake: Cloud, options: dict[str, str], kind
     assert len(head["Metadata"]["sha256"]) == 64
 
 
+def test_a_backlog_of_another_sink_is_put_as_it_is(lake: Cloud) -> None:
+    message = Parcel(f"{PATH}/{OUTBOX}-1", 1, 1, 1, b'{"v":1}', {}, 1)
+    assert send(sink(lake.url), [message]).delivered == (1,)
+    assert lake.objects("lake") == {message.key: message.body}
+
+
 def test_storage_class_tags_and_key_reach_the_object(lake: Cloud) -> None:
     s3 = sink(
         lake.url, storage_class="STANDARD_IA", tags={"site": "osaka + co"}, kms_key="alias/lake"

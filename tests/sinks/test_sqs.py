@@ -314,6 +314,23 @@ def test_the_other_groups_go_on(cloud: Cloud) -> None:
     assert set(receipt.delivered) == ids(others)
 
 
+def test_rows_from_before_a_key_was_declared_are_one_group() -> None:
+    parcels = sink(queue="q.fifo").encode(rows(3).drop("line")).parcels
+    assert {parcel.attributes["group"] for parcel in parcels} == {"null"}
+
+
+@pytest.mark.parametrize("queue", ["q", "q.fifo"])
+def test_a_backlog_of_another_sink_that_is_no_text_is_set_aside(cloud: Cloud, queue: str) -> None:
+    cloud.make_queue(queue)
+    made = sink(cloud.url, queue=queue)
+    parcels = parcels_of(made, 4)
+    parcels[1] = parcels[1]._replace(body=b"\xb5\x2f\xfd", attributes={})
+    receipt = send(made, parcels)
+    assert list(receipt.refused) == [2]
+    assert "no text" in receipt.refused[2]
+    assert {*receipt.delivered} == {1, 3, 4}
+
+
 @pytest.mark.parametrize(
     ("key", "group"),
     [("l1", "l1"), ("a/b", "a/b"), (None, "null")],
