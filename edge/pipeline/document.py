@@ -20,6 +20,36 @@ _FLOAT = re.compile(
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 _TAG = "tag:yaml.org,2002:"
 _EXPRESSIONS = ("derive", "aggregate")
+_SECOND_COLON = "a second ': ' in one line; quote the text, or start a new line"
+_TOO_FAR_IN = "is further in than the line above, which has no ':' at its end; align the two"
+_OPEN = "is not closed, or a comma or quote is missing in it; texts with : { } [ ] , need quotes"
+_SYNTAX = (
+    # what the parser says, what it means to a reader, whether the line is where the thing starts
+    ("'\\t'", "a tab cannot indent; use spaces", False),
+    ("single document", "must hold one definition, got a second one after '---'", False),
+    ("mapping values are not allowed", _SECOND_COLON, False),
+    ("got '{'", "within { } and [ ] a text with { needs quotes", False),
+    ("expected ',' or '}'", f"a {{ {_OPEN}", True),
+    ("expected ',' or ']'", f"a [ {_OPEN}", True),
+    (
+        "found '<block mapping start>'",
+        "is not in the column of the keys above; keys of one level start in one column",
+        False,
+    ),
+    (
+        "found '<block sequence start>'",
+        "is not in the column of the dashes above; items of one list start in one column",
+        False,
+    ),
+    ("found '?'", "a key among the items of a list; give it a dash, or move it out", False),
+    ("found '-'", "a dash among keys; give each line above a dash too, or indent this one", False),
+    ("found '<scalar>'", "text after a closing quote or bracket; quote the whole value", False),
+    ("could not find expected ':'", "a line that is neither `key: value` nor `- item`", True),
+    ("end of stream", "a quote that is never closed", True),
+    ("scanning a block scalar", "a value cannot start with > or |; quote it", False),
+    ("cannot start any token", "a value cannot start with % @ or `; quote it", False),
+    ("unknown escape", "a backslash in double quotes; use single quotes", False),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -188,16 +218,19 @@ def _sort(node: yaml.Node) -> str:
 
 
 def _syntax_fault(file: str, error: yaml.MarkedYAMLError) -> Fault:
+    found = f"{error.context or ''}, {error.problem or 'cannot be read'}".removeprefix(", ")
+    words, at_start = next(
+        ((words, at_start) for part, words, at_start in _SYNTAX if part in found), (found, False)
+    )
     mark = error.problem_mark or error.context_mark
-    problem = error.problem or error.context or "cannot be read"
-    if "'\\t'" in problem:
-        problem = "a tab cannot indent; use spaces"
-    elif "expected a single document" in str(error):
-        problem = "must hold one definition, got a second one after '---'"
-    elif "mapping values are not allowed" in problem:
-        problem = "a second ': ' in one line; quote the text, or start a new line"
-    elif "flow" in (error.context or "") and "got '{'" in problem:
-        problem = "within { } and [ ] a text with { needs quotes"
-    elif error.context:
-        problem = f"{problem} {error.context}"
-    return Fault("", f"is not YAML: {problem}", file, mark.line + 1 if mark else None)
+    if at_start and error.context_mark:
+        mark = error.context_mark
+    elif words is _SECOND_COLON and not _has_colon_before(error.problem_mark):
+        words = _TOO_FAR_IN
+    return Fault("", f"is not YAML: {words}", file, mark.line + 1 if mark else None)
+
+
+def _has_colon_before(mark: Any) -> bool:
+    """Whether another `: ` stands in the line, before the one at `mark`."""
+    start = mark.buffer.rfind("\n", 0, mark.pointer) + 1
+    return ": " in mark.buffer[start : mark.pointer]

@@ -19,6 +19,42 @@ NOT_A_DEFINITION = [
         ":1: is not YAML: a second ': ' in one line; quote the text, or start a new line",
     ),
     ("a:\n\t- b\n", ":2: is not YAML: a tab cannot indent; use spaces"),
+    (
+        "a:\n    x: 1\n  y: 2\n",
+        ":3: is not YAML: is not in the column of the keys above; "
+        "keys of one level start in one column",
+    ),
+    (
+        "a:\n  - x\n - y\n",
+        ":3: is not YAML: is not in the column of the dashes above; "
+        "items of one list start in one column",
+    ),
+    (
+        "a:\n  x: 1\n    y: 2\n",
+        ":3: is not YAML: is further in than the line above, which has no ':' at its end; "
+        "align the two",
+    ),
+    (
+        "a:\n  - x: 1\n  y: 2\n",
+        ":3: is not YAML: a key among the items of a list; give it a dash, or move it out",
+    ),
+    (
+        "a:\n  x: 1\n  - y: 2\n",
+        ":3: is not YAML: a dash among keys; give each line above a dash too, or indent this one",
+    ),
+    (
+        "a: {m}/readings\n",
+        ":1: is not YAML: text after a closing quote or bracket; quote the whole value",
+    ),
+    ("a: 1\nb\nc: 2\n", ":2: is not YAML: a line that is neither `key: value` nor `- item`"),
+    ("a: 'x\nb: 1\n", ":1: is not YAML: a quote that is never closed"),
+    (
+        "a: [x, 1\nb: 2\n",
+        ":1: is not YAML: a [ is not closed, or a comma or quote is missing in it; "
+        "texts with : { } [ ] , need quotes",
+    ),
+    ("a: @x\n", ":1: is not YAML: a value cannot start with % @ or `; quote it"),
+    ('a: "\\d"\n', ":1: is not YAML: a backslash in double quotes; use single quotes"),
     ("a: *b\n", ":1: is not YAML: found undefined alias 'b'"),
     ("a: \0\n", ": has a character that YAML forbids, got '\\x00'"),
     ("[" * 5000, ": is nested too deeply"),
