@@ -171,7 +171,20 @@ def test_a_text_that_names_the_clock_is_no_clock() -> None:
         ("humidity / 2", "column 'humidity' is not in the batch, which has ts, device, x, y"),
         ("devise = 'a'", "; did you mean 'device'?"),
         ("order > 1", """; 'order' is also a SQL word: write it as "order\""""),
-        ("device > 1", "cannot compare string with numeric type (i32); device is str"),
+        (
+            "device > 1",
+            "text and numbers do not go together; CAST the text AS DOUBLE, or mind the quotes: "
+            "'5' is text; device is str",
+        ),
+        ("x IN ('a')", "IN must have values of type float, got str; x is float"),
+        ("LENGTH(x) > 1", "'x' must be str here, got float; x is float"),
+        ("device = 'a' AND x", "AND and OR take conditions; compare each side with something"),
+        ('device = "a1"', "; a text stands in single quotes: 'a1'"),
+        ("RUOND(x)", "no function is called 'ruond', got 'RUOND(x)'; did you mean 'round'?"),
+        ("x > 'a", """a quote is never closed, got "x > 'a\""""),
+        ("x > 1 && y", "is not an expression of SQL, got 'x > 1 && y'; SQL writes AND, not &&"),
+        ("x > 9,5", "got 'x > 9,5'; a decimal point is written 9.5"),
+        ("\r", "is not an expression of SQL, got '\\r'"),
         ("NOT device", "; device is str"),
         ("ts > 5", "a point in time is compared with a number; write it as '2024-05-01T12:00:00Z'"),
         ("ts > 'noon'", "must be written like '2024-05-01T12:00:00Z', got 'noon'"),
@@ -179,7 +192,7 @@ def test_a_text_that_names_the_clock_is_no_clock() -> None:
         ("d.wind > 1", "no field 'wind' in the value; d is Struct"),
         ("device ~ '('", "not a regular expression, got '('"),
         ("DATE(device)", "need a format such as '%d.%m.%Y'"),
-        ("x >", "unable to parse 'x >' as Expr, got 'x >'"),
+        ("x >", "is not an expression of SQL, got 'x >'"),
     ],
 )
 def test_a_fault_says_what_is_wrong_and_what_to_do(sql: str, message: str) -> None:

@@ -17,7 +17,8 @@ from edge.expression.columns import (
 )
 from edge.expression.meaning import Meaning
 from edge.expression.rowwise import refuse_other_rows
-from edge.expression.tree import dump, first_line, load
+from edge.expression.tree import dump, load
+from edge.expression.wording import unread
 
 __all__ = [
     "TIMESTAMP",
@@ -71,7 +72,7 @@ def _compile(sql: str, columns: pl.Schema, where: str) -> tuple[pl.Expr, pl.Data
     expr = _parse(sql, columns, where)
     tree = dump(expr)
     refuse_other_rows(tree, where)
-    require(expr.meta.root_names(), columns, where)
+    require(expr.meta.root_names(), columns, where, sql)
     meaning = Meaning(pl.Schema({name: columns[name] for name in expr.meta.root_names()}), where)
     tree = meaning.widen(meaning.rewrite(tree))
     return load(tree), meaning.dtype(tree)
@@ -88,10 +89,9 @@ def _parse(sql: str, columns: Iterable[str], where: str) -> pl.Expr:
         return pl.sql_expr(sql)
     except PolarsError as error:
         words = [name for name in columns if re.search(rf"\b{re.escape(name)}\b", bare)]
-        fault = first_line(error)
         clash = next((word for word in words if not _is_plain(word)), None)
         raise DefinitionError(
-            f"{where}: {fault}, got {sql!r}"
+            f"{where}: {unread(error, sql, bare)}"
             + (f'; {clash!r} is also a SQL word: write it as "{clash}"' if clash else "")
         ) from error
 

@@ -27,13 +27,18 @@ _SAMPLES: Mapping[type[pl.DataType], object] = {
 }
 
 
-def require(names: Iterable[str], columns: Iterable[str], where: str) -> None:
-    """Raise DefinitionError, with the nearest name, unless all `names` are among `columns`."""
+def require(names: Iterable[str], columns: Iterable[str], where: str, sql: str = "") -> None:
+    """Raise DefinitionError, with the nearest name, unless all `names` are among `columns`.
+
+    sql: what they were read from; there a name in double quotes was often meant as text.
+    """
     present = list(columns)
     for name in names:
         if name not in present:
             near = get_close_matches(name, present, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
+            if f'"{name}"' in sql:
+                hint = f"; a text stands in single quotes: '{name}'"
             has = ", ".join(column for column in present if not column.startswith("edge_"))
             raise DefinitionError(
                 f"{where}: column {name!r} is not in the batch, which has {has}{hint}"

@@ -8,7 +8,8 @@ from polars.exceptions import PolarsError, StructFieldNotFoundError
 
 from edge.errors import DefinitionError
 from edge.expression.columns import TIMESTAMP, parse_timestamp, probe, type_word
-from edge.expression.tree import Node, dump, first_line, function_name, load
+from edge.expression.tree import Node, dump, function_name, load
+from edge.expression.wording import said
 
 _COMPARISONS = frozenset({"Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq"})
 _NULL_SAFE = frozenset({"EqValidity", "NotEqValidity"})
@@ -29,7 +30,7 @@ class Meaning:
         try:
             return self.sample.select(load(node).alias("x")).schema["x"]
         except PolarsError as error:
-            fault = first_line(error)
+            fault = said(error)
             if isinstance(error, StructFieldNotFoundError):
                 fault = f"no field {fault!r} in the value"
             types = ", ".join(f"{name} is {type_word(t)}" for name, t in self.sample.schema.items())

@@ -140,9 +140,8 @@ class _Reader:
             self._note(place, f"{message}, got {shown(section)}")
             return None, {}
         options = {name: value for name, value in section.items() if name in beside}
-        name = self._name_of_part(
-            kind, [key for key in section if key not in beside], place, beside
-        )
+        names = [key for key in section if key not in beside]
+        name = self._name_of_part(kind, names, place)
         if name is None:
             return None, options
         try:
@@ -150,12 +149,17 @@ class _Reader:
         except DefinitionError as error:
             self._note(place, error.faults[0].message, (*place, name))
             return None, options
-        given = section[name]
-        return self._make(model, {} if given is None else given, (*place, name)), options
+        given = {} if section[name] is None else section[name]
+        for key in names:
+            if key != name and key in model.model_fields and isinstance(given, Mapping):
+                message = f"{key!r} is an option of {name!r}; indent it below `{name}:`"
+                self._note(place, message, (*place, key))
+                given = {**given, key: section[key]}
+            elif key != name:
+                self._note(place, unknown(key, beside), (*place, key))
+        return self._make(model, given, (*place, name), beside=beside), options
 
-    def _name_of_part(
-        self, kind: Kind, names: list[str], place: Place, beside: Sequence[str]
-    ) -> str | None:
+    def _name_of_part(self, kind: Kind, names: list[str], place: Place) -> str | None:
         known = [name for name in names if kind.has(name)]
         if len(known) > 1:
             self._note(place, f"must name one {kind.word}, got {' and '.join(known)}; split them")
@@ -163,20 +167,26 @@ class _Reader:
         if not names:
             self._note(place, f"names no {kind.word}; give it one of {', '.join(kind.names())}")
             return None
-        chosen = known[0] if known else names[0]
-        for name in names:
-            if name != chosen:
-                self._note(place, unknown(name, beside), (*place, name))
-        return chosen
+        return known[0] if known else names[0]
 
     def _make(
-        self, model: type[Model], values: Any, place: Place, broken: Collection[str] = ()
+        self,
+        model: type[Model],
+        values: Any,
+        place: Place,
+        broken: Collection[str] = (),
+        beside: Collection[str] = (),
     ) -> Model | None:
-        """`model` with these options, or None with its faults noted; `broken` ones are known."""
+        """`model` with these options, or None with its faults noted; `broken` ones are known.
+
+        `beside`: options that stand beside the part and not below it.
+        """
         try:
             return model.model_validate(values)
         except ValidationError as error:
             for inner, message, line in described(error, model, values):
+                if not inner and line:  # an option that is not known
+                    message = _misplaced(line[0], place, beside) or message
                 if inner[:1] not in [(name,) for name in broken]:
                     whole, line = self._written(inner), self._written(line)
                     self._note((*place, *whole), message, (*place, *line))
@@ -197,6 +207,15 @@ class _Reader:
         if not known or (line is not None and line != place):
             number = line_of(place if line is None else line, self._document.lines)
             self._faults.append(Fault(path, message, self._document.file, number))
+
+
+def _misplaced(name: object, place: Place, beside: Collection[str]) -> str | None:
+    """What to say of an option that is known elsewhere."""
+    if name in beside:
+        return f"{name!r} stands beside {place[-1]!r}, not below it; move it out"
+    if not place and name in _BESIDE_SINK:
+        return f"{name!r} is an option of a sink; indent it below the sink's name"
+    return None
 
 
 def _load_python(path: Path) -> Pipeline:
