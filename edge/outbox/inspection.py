@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from edge.errors import DefinitionError, EdgeError
 from edge.outbox import ledger
 from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
+from edge.outbox.packed import sent_bytes
 from edge.outbox.room import size_of
 from edge.outbox.schema import FILE, connect_to_read, is_damage
 
@@ -246,7 +247,8 @@ def export(folder: Path, target: Path) -> dict[str, int]:
     for name, row in _rows(folder, "parcel"):
         file = target / name / f"parcel-{row['id']}-{row['key'].rpartition('/')[2]}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(row["body"])
+        with file.open("wb") as copy:
+            copy.writelines(_sent(row))
         written["parcels"] += 1
     items = rejects(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -256,6 +258,12 @@ def export(folder: Path, target: Path) -> dict[str, int]:
             lines.write(json.dumps(item) + "\n")
     written["rejected"] = len(items)
     return written
+
+
+def _sent(row: dict[str, Any]) -> Iterable[bytes]:
+    """The bytes a parcel would be sent as; those of a damaged one as they are."""
+    attributes = json.loads(row["attributes"]) if _sound_parcel(row) else {}
+    return sent_bytes(row["body"], attributes)
 
 
 def _sound_entry(row: dict[str, Any]) -> bool:

@@ -2,17 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import aiofiles
+import aiofiles.os
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from edge.codec import Compression
+from edge.codec import Compression, encode_packed
 from edge.component import Stream
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
+from edge.outbox.packed import PACKED, sent_bytes
 from edge.sinks import Receipt
 from edge.sinks.partition import Partitioned
 from edge.sinks.receipt import join
@@ -43,18 +46,25 @@ class FileSink(Partitioned):
         super().bind(columns, stream, identity, order)
         self._root = stream.folder / self.path
 
+    def _body(self, frame: pl.DataFrame) -> tuple[bytes, Mapping[str, Any]]:
+        """Plain text waits in the outbox as zstd: a tenth of the bytes written, and of the room."""
+        if self.format == "parquet" or self._compression() != "none":
+            return super()._body(frame)
+        return encode_packed(frame, self.format), PACKED
+
     async def send(self, parcels: Sequence[Parcel]) -> Receipt:
         """Write the files; LinkDown when none of them can be written."""
-        return await asyncio.to_thread(lambda: join(map(self._send_one, parcels)))
+        return join([await self._send_one(parcel) for parcel in parcels])
 
-    def _send_one(self, parcel: Parcel) -> Receipt | LinkDown:
+    async def _send_one(self, parcel: Parcel) -> Receipt | LinkDown:
         place = self._root / parcel.key
+        content = sent_bytes(parcel.body, parcel.attributes)
         try:
-            if not place.exists():
-                _write_whole(place, parcel.body)
+            if not await aiofiles.os.path.exists(place):
+                await _write_whole(place, content)
                 return Receipt([parcel.id])
             # Other bytes: the outbox is a restored copy that counts anew what was already sent.
-            same = place.read_bytes() == parcel.body
+            same = await asyncio.to_thread(_holds, place, content)
         except OSError as error:
             return LinkDown(
                 f"cannot write {place}: {error.strerror}; make room, or mend the disk or its"
@@ -63,17 +73,23 @@ class FileSink(Partitioned):
         return Receipt([parcel.id]) if same else Receipt(rekey=[parcel.id])
 
 
-def _write_whole(place: Path, body: bytes) -> None:
+async def _write_whole(place: Path, content: Iterable[bytes]) -> None:
     """Write a file so that after a power cut it is there with all its bytes, or not at all."""
-    _make_folder(place.parent)
+    await asyncio.to_thread(_make_folder, place.parent)
     # Always the same name: what a crash left behind is written over by the next try.
     unfinished = place.with_name(f".{place.name}.part")
-    with unfinished.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(place)
-    _sync_folder(place.parent)
+    async with aiofiles.open(unfinished, "wb") as file:
+        await file.writelines(content)
+        await file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+    await aiofiles.os.rename(unfinished, place)
+    await asyncio.to_thread(_sync_folder, place.parent)
+
+
+def _holds(place: Path, content: Iterable[bytes]) -> bool:
+    """Whether a file consists of these bytes."""
+    with place.open("rb") as file:
+        return all(file.read(len(piece)) == piece for piece in content) and not file.read(1)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Rows -> files under Hive keys: what the file and the S3 sink share."""
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field, PrivateAttr
@@ -71,8 +71,8 @@ class Partitioned(Sink):
     def _parcel(self, frame: pl.DataFrame, folders: str) -> Parcel | Refusal:
         path, outbox, first = split_id(frame.item(0, "edge_id"))
         last = split_id(frame.item(-1, "edge_id")).sequence
-        compression = self._compression()
-        name = f"{outbox}-{first}-{last}.{extension(self.format, compression)}"
+        ending = extension(self.format, self._compression())
+        name = f"{outbox}-{first}-{last}.{ending}"
         key = f"{self._prefix()}{path}/{folders}{name}"
         if (
             len(key.encode()) > 1024
@@ -81,8 +81,12 @@ class Partitioned(Sink):
             reason = f"partition: its values give a key too long to store, got {key!r}"
             return Refusal(first, last, frame.height, reason)
         dropped = self.partition if self._identity else ("edge_id", *self.partition)
-        body = encode(frame.drop(dropped, strict=False), self.format, compression)
-        return Parcel(key, first, last, frame.height, body)
+        body, attributes = self._body(frame.drop(dropped, strict=False))
+        return Parcel(key, first, last, frame.height, body, attributes)
+
+    def _body(self, frame: pl.DataFrame) -> tuple[bytes, Mapping[str, Any]]:
+        """The body of a parcel and its attributes."""
+        return encode(frame, self.format, self._compression()), {}
 
     def _prefix(self) -> str:
         """What stands before the site in every key."""

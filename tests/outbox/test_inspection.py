@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.codec import compress
 from edge.errors import DefinitionError, EdgeError
 from edge.outbox import Commit, Loss, NewEntry, Outbox, Parcel, Reject, inspection
+from edge.outbox.packed import PACKED
 from edge.outbox.request import carry_out
 from tests.outbox.conftest import HandClock
 
@@ -79,6 +81,23 @@ def test_everything_that_waits_can_be_exported(used: Outbox, folder: Path, tmp_p
         "lake/parcel-2-b=3",
         "rejected.ndjson",
     ]
+
+
+def test_a_packed_parcel_is_exported_as_it_would_be_sent(
+    outbox: Outbox, folder: Path, tmp_path: Path
+) -> None:
+    outbox.commit(Commit([NewEntry("lake", 2, 10, b"body")]))
+    entries = outbox.take_entries("lake", 10)
+    packed = compress(b"plain text", "zstd")
+    outbox.roll("lake", entries, [Parcel("a/b", 1, 2, 2, packed, PACKED)])
+    inspection.export(folder, tmp_path / "sound")
+    assert (tmp_path / "sound/lake/parcel-1-b").read_bytes() == b"plain text"
+    outbox.close()
+    with sqlite3.connect(folder / "outbox.sqlite") as db:
+        db.execute("UPDATE parcel SET body = x'28b52f'")
+    db.close()
+    inspection.export(folder, tmp_path / "damaged")
+    assert (tmp_path / "damaged/lake/parcel-1-b").read_bytes() == b"\x28\xb5\x2f"
 
 
 def test_a_running_processor_carries_out_requests(used: Outbox, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from edge.codec import encode
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Receipt
@@ -69,15 +70,34 @@ def test_a_file_left_half_written_is_written_again(tmp_path: Path) -> None:
     (place.parent / f".{place.name}.part").write_bytes(b"half of i")
     assert send(target, [parcel]).delivered == (1,)
     assert files(tmp_path) == [f"out/{parcel.key}"]
-    assert place.read_bytes() == parcel.body
+    assert place.read_bytes() == encode(rows(3), "ndjson", "none")
 
 
 def test_other_bytes_under_the_name_are_kept(tmp_path: Path) -> None:
     target = sink(tmp_path)
     (parcel,) = numbered(target.encode(rows(3)).parcels)
     send(target, [parcel])
-    assert send(target, [parcel._replace(body=b"other")]) == Receipt(rekey=(1,))
-    assert (tmp_path / "out" / parcel.key).read_bytes() == parcel.body
+    (other,) = numbered(target.encode(rows(2)).parcels)
+    assert send(target, [other._replace(key=parcel.key)]) == Receipt(rekey=(1,))
+    assert (tmp_path / "out" / parcel.key).read_bytes() == encode(rows(3), "ndjson", "none")
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv", "json"])
+def test_plain_text_waits_compressed_and_arrives_plain(tmp_path: Path, form: str) -> None:
+    target = sink(tmp_path, format=form)
+    (parcel,) = numbered(target.encode(rows(50_000)).parcels)
+    send(target, [parcel])
+    written = (tmp_path / "out" / parcel.key).read_bytes()
+    assert written == encode(rows(50_000), form, "none")  # type: ignore[arg-type]
+    assert len(parcel.body) * 5 < len(written)
+    assert send(target, [parcel]).delivered == (1,)
+
+
+def test_a_parcel_of_an_older_version_is_written_as_it_stands(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    (parcel,) = numbered(target.encode(rows(3)).parcels)
+    send(target, [parcel._replace(body=b"plain", attributes={})])
+    assert (tmp_path / "out" / parcel.key).read_bytes() == b"plain"
 
 
 def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from edge.codec import encode as encode_rows
 from edge.errors import DefinitionError
+from edge.outbox.model import Parcel
+from edge.outbox.packed import sent_bytes
 from edge.sinks import split_id
 from edge.sinks.file import FileSink
 from edge.sinks.partition import MAX_PARTITIONS, NULL
@@ -26,11 +28,15 @@ def sink(columns: pl.Schema | None = None, **options: Any) -> FileSink:
     return made
 
 
+def sent(parcel: Parcel) -> bytes:
+    return b"".join(sent_bytes(parcel.body, parcel.attributes))
+
+
 def test_without_partitions_all_rows_are_one_file() -> None:
     (parcel,) = sink().encode(rows(12)).parcels
     assert parcel.key == f"{PATH}/{OUTBOX}-1-12.ndjson"
     assert (parcel.first, parcel.last, parcel.rows) == (1, 12, 12)
-    assert parcel.body == encode_rows(rows(12), "ndjson", "none")
+    assert sent(parcel) == encode_rows(rows(12), "ndjson", "none")
 
 
 def test_each_partition_is_a_file_without_its_columns() -> None:
@@ -41,7 +47,7 @@ def test_each_partition_is_a_file_without_its_columns() -> None:
         f"{PATH}/line=l0/{OUTBOX}-3-12.ndjson",
     ]
     expected = rows(12).filter(pl.col("line") == "l1").drop("line")
-    assert parcels[0].body == encode_rows(expected, "ndjson", "none")
+    assert sent(parcels[0]) == encode_rows(expected, "ndjson", "none")
 
 
 def test_date_is_the_utc_day_of_the_event_time() -> None:
@@ -127,7 +133,7 @@ def test_a_value_too_long_for_a_folder_is_refused_alone() -> None:
 
 def test_without_identity_the_rows_have_no_id() -> None:
     (parcel,) = sink(identity=False).encode(rows(1)).parcels
-    assert b"edge_id" not in parcel.body
+    assert b"edge_id" not in sent(parcel)
 
 
 @pytest.mark.parametrize("values", [None, [[1]] * 3])
