@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from edge.component import PositiveDuration, Stream
 from edge.errors import DefinitionError
-from edge.expression import require
+from edge.expression import require, type_word
 from edge.keyed import Keyed, event_times, key_text
 from edge.operators import Operator
 
@@ -78,8 +78,8 @@ class Deadband(Operator):
         require([self.column, *by, *timed], columns, "deadband")
         if not columns[self.column].is_numeric():
             raise DefinitionError(
-                f"deadband: column {self.column!r} must be a number, got {columns[self.column]}; "
-                "for text, use dedupe with count: 1"
+                f"deadband: column {self.column!r} must be a number, got "
+                f"{type_word(columns[self.column])}; for text, use dedupe with count: 1"
             )
         percent = _PERCENT.fullmatch(self.change) if isinstance(self.change, str) else None
         self._watch = _Watch(

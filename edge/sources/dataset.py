@@ -141,7 +141,8 @@ class DatasetSource(Source):
         else:
             found = [each for each in _glob(self._folder, self.path) if each.is_file()]
         if not found:
-            raise DefinitionError(Fault("source.dataset.path", f"no file is at {str(root)!r}"))
+            message = f"no file is at {str(root)!r}; relative paths start at the definition"
+            raise DefinitionError(Fault("source.dataset.path", message))
         unknown = [each for each in found if not self._form(each)]
         if unknown:
             known = ", ".join([*_FORMATS, *_PACKED])

@@ -85,7 +85,7 @@ def test_text_is_sent_to_dedupe() -> None:
     with pytest.raises(DefinitionError) as caught:
         Deadband(column="status", change=1).bind(COLUMNS, STREAM)
     assert str(caught.value) == (
-        "deadband: column 'status' must be a number, got String; for text, use dedupe with count: 1"
+        "deadband: column 'status' must be a number, got str; for text, use dedupe with count: 1"
     )
 
 
