@@ -84,6 +84,7 @@ class Link:
         self._bandwidth = bandwidth or Bandwidth(None, self._clock)
         self._chance = chance or random.Random()
         self._failures = 0
+        self._divisor = 1  # of the size to roll, while the outbox has too little room for it
         self._try_at = 0.0
         self._live_credit = 0.0
         self._work = asyncio.Event()
@@ -149,7 +150,8 @@ class Link:
                 return IDLE
 
     async def _roll_once(self) -> bool:
-        entries: list[Entry] = await self._outbox.call("take_entries", self.name, self._roll.size)
+        size = self._roll.size // self._divisor
+        entries: list[Entry] = await self._outbox.call("take_entries", self.name, size)
         if not entries:
             return False
         try:
@@ -157,10 +159,14 @@ class Link:
             await self._outbox.call(
                 "roll", self.name, entries[:count], encoded.parcels, encoded.refused, rest
             )
-        except OutboxFull:
-            return False
+        except OutboxFull as full:
+            log.debug("sink %r: %d entries cannot be rolled: %s", self.name, len(entries), full)
+            fewer = len(entries) > 1
+            self._divisor *= 2 if fewer else 1
+            return fewer
         finally:
             self._outbox.release_entries(self.name, [entry.id for entry in entries])
+        self._divisor = max(1, self._divisor // 2)
         return True
 
     def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None, int]:

@@ -1,6 +1,8 @@
 """A link delivers everything once the way is open, and never hurries while it is shut."""
 
 import asyncio
+import base64
+import contextlib
 import itertools
 import random
 import sqlite3
@@ -13,10 +15,11 @@ import polars as pl
 import pytest
 
 from edge.codec import pack
+from edge.errors import OutboxFull
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Limits, NewEntry, SinkLimits
-from edge.sinks import Roll
+from edge.sinks import Encoded, Roll
 from tests.scripted import FlakySink, HandClock
 
 AT_ONCE = Roll(8 * 2**20, timedelta(0))
@@ -81,6 +84,33 @@ def test_rows_from_before_a_change_of_types_are_delivered_as_they_were(
         *backlog[6:],
     ]
     assert len(sink.sent) == 6
+
+
+def test_in_a_full_outbox_fewer_rows_are_rolled_than_elsewhere(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    class Wide(FlakySink):
+        """Parcels twice as large as the rows."""
+
+        def encode(self, frame: pl.DataFrame) -> Encoded:
+            (parcel,) = super().encode(frame).parcels
+            return Encoded([parcel._replace(body=parcel.body.ljust(2 * len(parcel.body)))])
+
+    limits = Limits(32 * 2**20)
+    outbox = Outbox(tmp_path, limits=limits, sinks={"lake": SinkLimits()}, clock=clock)
+    outbox.open()
+    texts = []
+    with contextlib.suppress(OutboxFull):
+        while True:
+            append(outbox, text := base64.b64encode(random.randbytes(500_000)).decode())
+            texts.append(text)
+    sink = Wide.of()
+    link = link_of(outbox, sink, clock)
+    for _ in range(50):
+        if outbox.depth("lake").rows:
+            steps(link, 1)
+    assert sorted(row["v"] for row in sink.rows) == sorted(texts)
+    outbox.close()
 
 
 def test_nothing_is_rolled_before_its_time(outbox: Outbox, clock: HandClock) -> None:
