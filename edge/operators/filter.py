@@ -4,7 +4,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from edge.component import Stream
-from edge.expression import compile_condition
+from edge.expression import compile_condition, rows_where
 from edge.operators import Operator
 
 
@@ -38,4 +38,4 @@ class Filter(Operator):
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(self._keep)
+        return rows_where(frame, self._keep)
