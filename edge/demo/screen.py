@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from edge.demo.verdict import Check
 
@@ -35,7 +36,9 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """One thing that happened, with the seconds since the start."""
         seconds = time.monotonic() - self._start
-        self._console.print(f"{seconds:5.1f} s  {text}", style=style, soft_wrap=True)
+        # As a style of `print` it would colour the live picture below too.
+        line = Text.from_markup(f"{seconds:5.1f} s  {text}", style=style)
+        self._console.print(line, soft_wrap=True)
 
     def show(self, published: int, lines: Sequence[tuple[str, str]]) -> None:
         """How things stand now: name and text, in the order given."""

@@ -21,8 +21,10 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\
 _TAG = "tag:yaml.org,2002:"
 _EXPRESSIONS = ("derive", "aggregate")
 _SECOND_COLON = "a second ': ' in one line; quote the text, or start a new line"
-_TOO_FAR_IN = "is further in than the line above, which has no ':' at its end; align the two"
-_OPEN = "is not closed, or a comma or quote is missing in it; texts with : { } [ ] , need quotes"
+_TOO_FAR_IN = "a key further in than the line above, which has no ':' at its end; align the two"
+_OPEN = (
+    "that is not closed, or a comma or quote is missing in it; texts with : { } [ ] , need quotes"
+)
 _SYNTAX = (
     # what the parser says, what it means to a reader, whether the line is where the thing starts
     ("'\\t'", "a tab cannot indent; use spaces", False),
@@ -33,12 +35,12 @@ _SYNTAX = (
     ("expected ',' or ']'", f"a [ {_OPEN}", True),
     (
         "found '<block mapping start>'",
-        "is not in the column of the keys above; keys of one level start in one column",
+        "a key that is not in the column of the keys above; start all of one level in one column",
         False,
     ),
     (
         "found '<block sequence start>'",
-        "is not in the column of the dashes above; items of one list start in one column",
+        "a dash that is not in the column of the dashes above; start a list's items in one column",
         False,
     ),
     ("found '?'", "a key among the items of a list; give it a dash, or move it out", False),

@@ -21,17 +21,17 @@ NOT_A_DEFINITION = [
     ("a:\n\t- b\n", ":2: is not YAML: a tab cannot indent; use spaces"),
     (
         "a:\n    x: 1\n  y: 2\n",
-        ":3: is not YAML: is not in the column of the keys above; "
-        "keys of one level start in one column",
+        ":3: is not YAML: a key that is not in the column of the keys above; "
+        "start all of one level in one column",
     ),
     (
         "a:\n  - x\n - y\n",
-        ":3: is not YAML: is not in the column of the dashes above; "
-        "items of one list start in one column",
+        ":3: is not YAML: a dash that is not in the column of the dashes above; "
+        "start a list's items in one column",
     ),
     (
         "a:\n  x: 1\n    y: 2\n",
-        ":3: is not YAML: is further in than the line above, which has no ':' at its end; "
+        ":3: is not YAML: a key further in than the line above, which has no ':' at its end; "
         "align the two",
     ),
     (
@@ -50,7 +50,7 @@ NOT_A_DEFINITION = [
     ("a: 'x\nb: 1\n", ":1: is not YAML: a quote that is never closed"),
     (
         "a: [x, 1\nb: 2\n",
-        ":1: is not YAML: a [ is not closed, or a comma or quote is missing in it; "
+        ":1: is not YAML: a [ that is not closed, or a comma or quote is missing in it; "
         "texts with : { } [ ] , need quotes",
     ),
     ("a: @x\n", ":1: is not YAML: a value cannot start with % @ or `; quote it"),
