@@ -17,8 +17,8 @@ from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Remembered
 from edge.pipeline import Pipeline
-from edge.pipeline.binding import REJECTED_COLUMNS
-from edge.sources import Arrival
+from edge.pipeline.binding import REJECTED_COLUMNS, kind_of
+from edge.sources import Arrival, nothing
 
 log = logging.getLogger("edge.runner")
 
@@ -57,6 +57,7 @@ class Runner:
         )
         self.links = self._make_links()
         self._flow: Flow | None = None
+        self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
         self._failed: deque[float] = deque()
@@ -84,7 +85,11 @@ class Runner:
     async def open(self) -> None:
         """Own the outbox and go back to its last commit. Raises OutboxLocked, DefinitionError."""
         await self.outbox.call("open")
-        await self._recover()
+        try:
+            await self._recover()
+        except BaseException:
+            await self.outbox.call("close")
+            raise
         name, folder = self.pipeline.name, self._folder
         log.info("pipeline %r: started, outbox %s in %s", name, self.outbox.id, folder)
 
@@ -123,28 +128,31 @@ class Runner:
 
     async def close(self) -> None:
         """Release the source, the sinks and the outbox."""
-        await self._leave_arrivals()
-        await self._source.close()
-        for link in self.links.values():
-            await link.sink.close()
-        await self.outbox.call("close")
+        try:
+            await self._leave_arrivals()
+            await self._source.close()
+            for link in self.links.values():
+                await link.sink.close()
+        finally:
+            await self.outbox.call("close")
         log.info("pipeline %r: stopped", self.pipeline.name)
 
     async def _intake(self, stopping: "asyncio.Task[bool]") -> bool:
         """Steps until told to stop; True if the source has ended by itself."""
-        pause = 0.1
+        pause, lost = 0.1, False
         while not stopping.done():
             try:
+                if lost:
+                    await self._recover()
                 if not await self.step():
                     return True
-                pause = 0.1
+                pause, lost = 0.1, False
             except (DefinitionError, TooManyFailures):
                 raise
             except Exception:
                 log.exception("pipeline %r: back to the last commit", self.pipeline.name)
                 await self._clock.sleep(pause)
-                pause = min(RETRY_CAP, 2 * pause)
-                await self._recover()
+                pause, lost = min(RETRY_CAP, 2 * pause), True
         return False
 
     async def _recover(self) -> None:
@@ -152,7 +160,8 @@ class Runner:
         await self._leave_arrivals()
         restored = await self.outbox.call("restore")
         kept = restored.memory.get(_SOURCE)
-        self._source.restore(kept.states if kept else ())
+        self._source_changed = kept is not None and kept.shape != kind_of(self._source)
+        self._source.restore(kept.states if kept and not self._source_changed else ())
         if self._flow is not None:
             await asyncio.to_thread(self._flow.restore, restored.memory)
         self._arrivals = self._source.arrivals(restored.position)
@@ -168,13 +177,15 @@ class Runner:
         if arrival.rejects and self.pipeline.rejected:
             await self._process_rejects(arrival, outcome)
         _count_source(arrival, outcome)
-        whole = self.outbox.wants_whole(_SOURCE)
-        if (body := self._source.snapshot(whole)) is not None:
-            outcome.memory.append(Remembered(_SOURCE, "", whole, body))
+        whole = self._source_changed or self.outbox.wants_whole(_SOURCE)
+        body = self._source.snapshot(whole)
+        if body is not None:
+            outcome.memory.append(Remembered(_SOURCE, kind_of(self._source), whole, body))
         await self._commit(outcome, arrival.position)
+        self._source_changed = self._source_changed and body is None
         if self.pipeline.acknowledge == "committed":
             await arrival.acknowledge()
-        else:
+        elif arrival.acknowledge is not nothing:
             ends = {name: self.outbox.next_sequence(name) for name in self.links}
             self._owed.append((ends, arrival.acknowledge))
 

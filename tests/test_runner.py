@@ -2,19 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import PrivateAttr
 
 from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
 from edge.outbox import Outbox
 from edge.outbox.inspection import status
-from edge.outbox.model import Reject
+from edge.outbox.model import Limits, Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner, TooManyFailures
 from edge.sources import Source
@@ -131,6 +132,81 @@ def test_a_definition_that_fails_on_everything_ends_the_process(tmp_path: Path) 
     assert source.acknowledged == []
 
 
+class Hesitant(ScriptedSource):
+    """Fails once in the middle, and then once more when it is told to go back."""
+
+    _faults: list[str] = PrivateAttr(default_factory=lambda: ["arrival", "restore"])
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        if self._faults == ["restore"]:
+            self._faults.clear()
+            raise OSError("not now")
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        if self._faults[:1] == ["arrival"]:
+            self._faults.pop(0)
+            raise OSError("not now")
+        return None
+
+
+def test_a_source_that_fails_when_it_goes_back_is_asked_again(tmp_path: Path) -> None:
+    sink = FlakySink.of()
+    source = Hesitant.of(rows(v=[1]), rows(v=[2]))
+    asyncio.run(finish(pipeline(tmp_path, source, sink)))
+    assert values(sink) == [1, 2]
+
+
+class Remembering(ScriptedSource):
+    """Remembers its name, and knows no other."""
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        if any(state != type(self).__name__.encode() for state in states):
+            raise ValueError(f"what is {states}?")
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        return type(self).__name__.encode()
+
+
+class Other(Remembering):
+    """Another kind."""
+
+
+def test_a_source_of_another_kind_starts_with_nothing_remembered(tmp_path: Path) -> None:
+    sink = FlakySink.of()
+    batches = [rows(v=[1]), rows(v=[2]), rows(v=[3])]
+    asyncio.run(finish(pipeline(tmp_path, Remembering.of(*batches[:1]), sink)))
+    asyncio.run(finish(pipeline(tmp_path, Other.of(*batches[:2]), sink)))
+    asyncio.run(finish(pipeline(tmp_path, Other.of(*batches), sink)))
+    assert values(sink) == [1, 2, 3]
+
+
+class Stubborn(ScriptedSource):
+    """Cannot be closed, or not even begin."""
+
+    begins: bool = True
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        if not self.begins:
+            raise OSError("cannot begin")
+
+    async def close(self) -> None:
+        raise OSError("cannot be closed")
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_part_that_fails_at_the_end_does_not_keep_the_outbox(
+    tmp_path: Path, begins: bool
+) -> None:
+    source = Stubborn(begins=begins)
+    source._script.append(rows(v=[1]))
+    with pytest.raises(OSError, match="cannot be"):
+        asyncio.run(finish(pipeline(tmp_path, source, FlakySink.of())))
+    limits, clock = Limits(), HandClock()
+    after = Outbox(tmp_path / "outbox", limits=limits, sinks={}, clock=clock)
+    after.open(wait=0)
+    after.close()
+
+
 def test_rejected_payloads_reach_the_sink_that_asks_for_them(tmp_path: Path) -> None:
     reject = Reject("not JSON", b"\xffoops", "plant/a")
     source = ScriptedSource.of(rows(v=[1]), reject, rows(v=[2]))
@@ -184,6 +260,20 @@ def test_acknowledge_delivered_waits_for_every_sink(tmp_path: Path) -> None:
     source = ScriptedSource.of(rows(v=[1, 2]))
     sinks = {"alarms": Branch(sink=FlakySink.of())}
     definition = pipeline(tmp_path, source, FlakySink.of(), sinks=sinks, acknowledge="delivered")
+    asyncio.run(go())
+
+
+def test_nothing_is_kept_for_a_source_that_wants_no_acknowledgement(tmp_path: Path) -> None:
+    async def go() -> None:
+        runner = Runner(definition, HandClock())
+        await runner.open()
+        while await runner.step():
+            assert not runner._owed
+        await runner.close()
+
+    (tmp_path / "a.ndjson").write_text('{"v": 1}\n')
+    source = DatasetSource(path=str(tmp_path / "a.ndjson"))
+    definition = pipeline(tmp_path, source, FlakySink.of(), acknowledge="delivered")
     asyncio.run(go())
 
 
