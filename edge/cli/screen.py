@@ -1,6 +1,8 @@
 """What commands print: data to standard output, words for people to standard error; exit codes."""
 
 import json
+import logging
+import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ from edge.errors import DefinitionError, EdgeError, Fault, OutboxLocked
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+log = logging.getLogger("edge.cli")
 
 FAILED, WRONG, LOCKED = 1, 2, 3
 _NEVER_FOLDED = 24  # characters of a cell that stays in one line: a time, a sink, a number
@@ -37,8 +41,14 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.filename is None:
                 raise
+            log.debug("traceback of what follows", exc_info=error)
             reason = f"{error.strerror}; look at the path, its owner and its permissions"
             complain(f"{error.filename}: cannot be used: {reason}")
+            raise typer.Exit(FAILED) from error
+        except sqlite3.OperationalError as error:
+            log.debug("traceback of what follows", exc_info=error)
+            remedy = "look at its disk, its owner and its permissions"
+            complain(f"the file of the outbox cannot be used: {error}; {remedy}")
             raise typer.Exit(FAILED) from error
 
 

@@ -110,6 +110,15 @@ def test_status_of_an_outbox_that_is_not_there_says_so(edge: Edge, press: Path) 
     assert "there is none" in edge("status", press).err
 
 
+def test_an_outbox_that_cannot_be_opened_is_one_line(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "box" / "outbox.sqlite" / "a folder").mkdir(parents=True)
+    done = edge("status", tmp_path / "box")
+
+    assert done.code == 1
+    assert done.err.startswith("the file of the outbox cannot be used: ")
+    assert done.err.endswith("; look at its disk, its owner and its permissions\n")
+
+
 def test_ls_shows_entries_and_rejected_payloads(edge: Edge, ran: Path) -> None:
     found = json.loads(edge("outbox", "ls", ran, "--json").out)
     only = edge("outbox", "ls", ran, "--sink", "hot").out
