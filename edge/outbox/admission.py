@@ -83,6 +83,8 @@ def _within_share(file: OutboxFile, entry: NewEntry) -> bool:
     if not enough():
         file.evict(work)
     if not enough() and policy(file, buffer) == "block":
+        if not buffer.rows:
+            return True  # a batch larger than the share: nothing will ever make more room
         raise OutboxFull(
             f"outbox {file.folder}: sink {entry.sink!r} is full at {format_size(buffer.bytes)} of "
             f"its max_size {format_size(limit or 0)}; intake waits until it delivers"

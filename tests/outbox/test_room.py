@@ -133,6 +133,15 @@ def test_a_sink_keeps_to_its_own_share(open_outbox: OpenOutbox, policy: str) -> 
     assert outbox.status()["imbalances"] == []
 
 
+def test_a_batch_larger_than_a_share_does_not_block_for_ever(open_outbox: OpenOutbox) -> None:
+    outbox = open_outbox(sinks={"lake": SinkLimits(max_size=2 * MIB, when_full="block")})
+    outbox.commit(rows(3 * MIB))
+    with pytest.raises(OutboxFull):
+        outbox.commit(rows(1))
+    assert drain(outbox, "lake") == 10
+    outbox.commit(rows(3 * MIB))
+
+
 def test_quarantined_parcels_give_way_to_new_rows(open_outbox: OpenOutbox) -> None:
     outbox = open_outbox(limits=SMALLEST)
     fill(outbox)
