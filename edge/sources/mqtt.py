@@ -16,7 +16,7 @@ from edge.mqtt import Connection, Endpoint, Messages, Session
 from edge.mqtt.pace import Pace
 from edge.mqtt.rows import Retained, RowReader
 from edge.mqtt.topics import Pattern, Topics
-from edge.sources import Arrival, Batch, Source
+from edge.sources import Arrival, Batch, Source, nothing
 
 _NEVER = 0xFFFFFFFF
 _MOST_BYTES = 16 * 2**20
@@ -209,10 +209,11 @@ class MqttSource(Endpoint, Source):
     async def _arrival(self, messages: Messages, connection: Connection) -> Arrival:
         rows = await off_loop(len(messages), self._reader.read, messages)
         ids = [each for each in messages.ids if each]
+        acknowledge = partial(_acknowledge, connection, messages.generation, ids)
         left_out = len(rows.rejects) + rows.redelivered + rows.retained
         return Arrival(
             rows.frame,
-            acknowledge=partial(_acknowledge, connection, messages.generation, ids),
+            acknowledge=acknowledge if ids else nothing,
             read=rows.frame.height + left_out,
             rejects=rows.rejects,
             redelivered=rows.redelivered,

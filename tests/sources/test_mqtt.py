@@ -9,7 +9,7 @@ import pytest
 from edge.codec import Record
 from edge.component import Stream
 from edge.errors import DefinitionError
-from edge.sources import Batch
+from edge.sources import Batch, nothing
 from edge.sources.mqtt import MqttSource
 from tests.broker import Broker
 from tests.loop import in_loop
@@ -40,6 +40,7 @@ async def test_messages_become_rows_with_captures(broker: Broker, protocol: str,
         (3, None, None, "x"),
     ]
     assert total.frame["edge_received"].null_count() == 0
+    assert all((each.acknowledge is nothing) == (qos == 0) for each in total.arrivals)
     assert intake.status == {"connected": False}
 
 
