@@ -117,7 +117,11 @@ def drop(
     The ledger keeps their number.
     """
     folder = outbox_of(file)
-    what = f"parcels {', '.join(map(str, parcels))}" if parcels else "everything that waits"
+    what = (
+        f"parcels {', '.join(map(str, parcels))}"
+        if parcels
+        else "everything that waits or is quarantined"
+    )
     if not yes and not (sys.stdin.isatty() and typer.confirm(f"Drop {what} for {sink!r}?")):
         complain(f"drop: nothing was dropped of outbox {folder}; confirm, or give --yes")
         raise typer.Exit(WRONG)
@@ -151,7 +155,7 @@ def _carry_out(
 
     outcome = request.carry_out(folder, action, sink, parcels or None)
     if isinstance(outcome, int):
-        say(f"{action}: {outcome} of sink {sink!r}")
+        say(f"{action}: {outcome} parcels of sink {sink!r}")
         return
     say(f"{action}: the processor runs and does it")
     deadline = time.monotonic() + PATIENCE

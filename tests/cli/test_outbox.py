@@ -201,4 +201,4 @@ def test_drop_asks_first_and_ledgers_what_it_drops(edge: Edge, ran: Path) -> Non
 def test_retry_of_nothing_is_no_failure(edge: Edge, ran: Path) -> None:
     done = edge("outbox", "retry", ran, "hot")
     assert done.code == 0
-    assert done.err == "retry: 0 of sink 'hot'\n"
+    assert done.err == "retry: 0 parcels of sink 'hot'\n"
