@@ -1,13 +1,15 @@
-"""Commands that run pipelines or look at running ones: run, status, demo."""
+"""Commands that run pipelines: run, demo."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from edge.errors import DefinitionError, Fault
+
+log = logging.getLogger("edge.cli")
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -48,6 +50,7 @@ def run(
     if faults:
         raise DefinitionError(*faults)
     start_logging(log_format, log_level)
+    _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     asyncio.run(runner.run(pipelines, once=once))
 
 
@@ -71,6 +74,15 @@ def start_logging(form: str, level: str) -> None:
     lines.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("edge").setLevel(level.upper())
+
+
+def _tell_owned(folders: Sequence[Path]) -> None:
+    """Say what a start is going to wait for: a processor that is just leaving, or one too many."""
+    from edge.outbox.owner import is_owned
+
+    for folder in folders:
+        if is_owned(folder):
+            log.warning("outbox %s: another process owns it; waiting for it to leave", folder)
 
 
 def _shared_outboxes(folders: Mapping[str, Path]) -> list[Fault]:

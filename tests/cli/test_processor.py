@@ -75,7 +75,7 @@ def test_an_outbox_that_cannot_be_made_is_one_line(edge: Edge, press: Path) -> N
 
 
 def test_a_second_processor_of_one_outbox_exits_with_3(
-    edge: Edge, press: Path, monkeypatch: pytest.MonkeyPatch
+    edge: Edge, press: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Outbox.open, "__defaults__", (0.0,))  # else it waits for 90 s
     owner = Outbox(press.parent / "state/press", limits=Limits(), sinks={}, clock=Clock())
@@ -86,6 +86,7 @@ def test_a_second_processor_of_one_outbox_exits_with_3(
         owner.close()
 
     assert done.code == 3
+    assert "state/press: another process owns it; waiting for it to leave" in caplog.text
     assert "state/press" in done.err.splitlines()[-1]
 
 
