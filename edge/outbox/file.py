@@ -315,9 +315,13 @@ class OutboxFile:
         return work(self.db)
 
     def _restore_reserve(self) -> None:
-        if not self.room.reserved:
+        if self.room.reserved:
+            return
+        try:
             self._empty_wal()
             self.room.restore_reserve(self.db)
+        except sqlite3.Error:  # what was asked for is done; who hears of an error does it twice
+            log.debug("the reserve cannot be restored yet", exc_info=True)
 
     def describe_full(self, what: str) -> str:
         """The message of OutboxFull: how full, how old, what will help."""

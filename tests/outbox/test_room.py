@@ -1,5 +1,6 @@
 import os
 import random
+import resource
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -130,6 +131,27 @@ def test_a_sink_keeps_to_its_own_share(open_outbox: OpenOutbox, policy: str) -> 
             break
     assert outbox.depth("lake").bytes == 2_000_000
     outbox.commit(rows(500_000, "alarms"))
+    assert outbox.status()["imbalances"] == []
+
+
+def test_a_commit_that_was_written_is_never_said_to_have_failed(
+    open_outbox: OpenOutbox, folder: Path
+) -> None:
+    outbox = open_outbox()
+    outbox.commit(rows(5 * MIB))
+    outbox._file._empty_wal()
+    outbox._file.room.give_up_reserve()
+    most = (folder / "outbox.sqlite").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))  # the WAL may grow, the file may not
+    try:
+        outbox.commit(rows(200_000))
+        entries = outbox.take_entries("lake", 1)
+        outbox.roll("lake", entries, [Parcel("a", 1, 10, 10, bytes(1000))])
+        outbox.settle("lake", [parcel.id for parcel in outbox.take_parcels("lake", 1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert drain(outbox, "lake") == 10
     assert outbox.status()["imbalances"] == []
 
 
