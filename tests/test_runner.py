@@ -118,6 +118,7 @@ def test_rows_that_fail_are_set_aside_and_their_neighbours_go_on(tmp_path: Path)
     )
     assert values(sink) == [value for value in range(21) if value != 7]
     assert ledger_of(tmp_path)["pipeline"]["failed"] == 1
+    assert status(tmp_path / "outbox", 0)["imbalances"] == []
     assert runner.pipeline.name == "press"
 
 

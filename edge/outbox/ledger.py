@@ -81,6 +81,8 @@ def imbalances(counters: Mapping[str, Mapping[str, int]]) -> list[str]:
 def _equation(part: str, values: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     if part == "source":
         return {"read": values.get("read", 0)}, {n: values.get(n, 0) for n in SOURCE_OUT}
+    if part == "pipeline":  # rows that failed before any operator counted them
+        return {}, {}
     if part.startswith("sink:"):
         return {n: values.get(n, 0) for n in SINK_IN}, {n: values.get(n, 0) for n in SINK_OUT}
     left = {n: values.get(n, 0) for n in ("in", "created")}
