@@ -275,9 +275,10 @@ class Runner:
 
     async def _end(self) -> None:
         """A finite source ended: what operators hold back goes out."""
-        if self._flow is not None and self._bound.source_columns is not None:
+        if self._bound.source_columns is not None:
             empty = pl.DataFrame(schema=self._bound.source_columns)
-            outcome = await asyncio.to_thread(self._flow.process, empty, True)
+            flow = await self._flow_for(empty)  # also when all rows came before a restart
+            outcome = await asyncio.to_thread(flow.process, empty, True)
             await self._commit(outcome, None)
 
     async def _drain(self, stopping: "asyncio.Task[bool]") -> None:

@@ -1,6 +1,7 @@
 """Whatever happens between source and outbox, every row is committed once or set aside."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ import polars as pl
 import pytest
 from pydantic import PrivateAttr
 
+from edge.component import Stream
+from edge.operators import Operator
 from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
@@ -276,6 +279,40 @@ def test_nothing_is_kept_for_a_source_that_wants_no_acknowledgement(tmp_path: Pa
     source = DatasetSource(path=str(tmp_path / "a.ndjson"))
     definition = pipeline(tmp_path, source, FlakySink.of(), acknowledge="delivered")
     asyncio.run(go())
+
+
+class Withhold(Operator):
+    """Holds all rows back until the end."""
+
+    _held: list[int] = PrivateAttr(default_factory=list)
+
+    def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
+        return columns
+
+    def process(self, frame: pl.DataFrame) -> pl.DataFrame:
+        self._held += frame["v"]
+        return frame.clear()
+
+    def account(self, before: int, after: int) -> dict[str, int]:
+        return {"held": before}
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        return json.dumps(self._held).encode()
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        self._held = json.loads(states[-1]) if states else []
+
+    def flush(self) -> pl.DataFrame | None:
+        held, self._held = self._held, []
+        return rows(v=held) if held else None
+
+
+def test_what_operators_hold_comes_out_also_after_a_crash_at_the_end(tmp_path: Path) -> None:
+    sink = FlakySink.of()
+    source = ScriptedSource.of(rows(v=[1]), rows(v=[2, 3]), CRASH)
+    asyncio.run(finish(pipeline(tmp_path, source, sink, operators=[Withhold()])))
+    asyncio.run(finish(pipeline(tmp_path, source, sink, operators=[Withhold()])))
+    assert values(sink) == [1, 2, 3]
 
 
 def test_once_acknowledges_what_was_delivered_before_it_ends(tmp_path: Path) -> None:
