@@ -290,7 +290,7 @@ class Withhold(Operator):
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        self._held += frame["v"]
+        self._held += frame["v"].to_list()
         return frame.clear()
 
     def account(self, before: int, after: int) -> dict[str, int]:
