@@ -1,5 +1,7 @@
 """The command line: `edge run`, `edge check`, `edge status` and the rest."""
 
+import contextlib
+import ctypes
 import os
 import sys
 from typing import Annotated
@@ -12,6 +14,8 @@ from edge.cli.screen import Commands, put
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
 process owns the outbox."""
+
+_M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 def application(styled: bool = False) -> typer.Typer:
@@ -52,4 +56,12 @@ def main() -> None:
     # Before polars is imported, which starts its threads then. Batches are small: more threads
     # cost memory and give nothing.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    _use_one_arena()
     application(styled=sys.stdout.isatty() and sys.stderr.isatty())()
+
+
+def _use_one_arena() -> None:
+    """Share freed memory between threads, which use large blocks in turn: 35 MB less are kept."""
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1")  # of polars
+    with contextlib.suppress(AttributeError):  # musl has no arenas
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, ParamSpec, TypeVar
 
+import aiofiles
 import polars as pl
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -125,7 +126,7 @@ class DatasetSource(Source):
             self._current = (number, 0)
             if start is not None and name < start.file:
                 continue
-            place = await asyncio.to_thread(self._start, name, size, start)
+            place = await self._start(name, size, start)
             if not place.done:
                 async for arrival in self._arrivals_of(place):
                     yield arrival
@@ -161,10 +162,10 @@ class DatasetSource(Source):
         inside = path.is_relative_to(self._folder)
         return str(path.relative_to(self._folder) if inside else path)
 
-    def _start(self, name: str, size: int, start: _Place | None) -> _Place:
+    async def _start(self, name: str, size: int, start: _Place | None) -> _Place:
         """Where to begin in a file, given where an earlier run stood."""
-        with (self._folder / name).open("rb") as file:
-            begin = file.read(_HEAD)
+        async with aiofiles.open(self._folder / name, "rb") as file:
+            begin = await file.read(_HEAD)
         fresh = _Place(name, 0, 0, size, zlib.crc32(begin))
         if start is None or name > start.file:
             if start is not None and start.file not in dict(self._files):
