@@ -40,7 +40,7 @@ class _Place(NamedTuple):
     """How far a file was read. offset: bytes of the uncompressed text, or rows of Parquet.
 
     size, head: length of the file and CRC-32 of its first bytes, which tell whether it is still
-    the same file. done: the rest of it is damaged.
+    the same file. done: the rest of it is damaged. path: the option that led to it.
     """
 
     file: str
@@ -49,6 +49,7 @@ class _Place(NamedTuple):
     size: int
     head: int
     done: bool = False
+    path: str = ""
 
 
 class DatasetSource(Source):
@@ -122,6 +123,9 @@ class DatasetSource(Source):
         """Rows from `position`; ends after the last file. Raises DefinitionError for no file."""
         start = _Place(**json.loads(position)) if position else None
         self._files = await asyncio.to_thread(self._find)
+        if start and start.path != self.path and start.file not in dict(self._files):
+            _log.warning("%s: other files than before, read from the first", self.path)
+            start = None
         for number, (name, size) in enumerate(self._files):
             self._current = (number, 0)
             if start is not None and name < start.file:
@@ -243,7 +247,8 @@ class DatasetSource(Source):
         frame = decoded.frame if decoded else pl.DataFrame(schema=self._known_columns())
         now = pl.Series("edge_received", [self._clock.now()], dtype=pl.Int64).cast(TIMESTAMP)
         frame = frame.with_columns(now.new_from_index(0, frame.height))
-        position = json.dumps(place._asdict(), separators=(",", ":")).encode()
+        reached = place._replace(path=self.path)
+        position = json.dumps(reached._asdict(), separators=(",", ":")).encode()
         return Arrival(frame, position, read=frame.height + len(rejects), rejects=rejects)
 
     def _known_columns(self) -> pl.Schema:

@@ -165,6 +165,18 @@ def test_a_file_that_grew_is_read_on(tmp_path: Path) -> None:
     assert arrival.frame["n"].to_list() == [2]
 
 
+def test_a_path_to_other_files_is_read_from_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.csv").write_bytes(csv([1]))
+    (tmp_path / "b.csv").write_bytes(csv([2]))
+    position = _position_after(tmp_path, "b.csv")
+    (arrival,) = read(bound(DatasetSource(path="a.csv"), tmp_path), position)
+    assert arrival.frame["n"].to_list() == [1]
+    assert "other files than before" in caplog.text
+    assert read(bound(DatasetSource(path="[ab].csv"), tmp_path), position) == []
+
+
 @pytest.mark.parametrize("other", [b'{"n":7}\n', b'{"n":8}\n{"n":9}\n{"n":10}\n'])
 def test_another_file_under_the_same_name_is_read_from_its_start(
     other: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
