@@ -13,6 +13,7 @@ from edge.codec import encode
 from edge.component import Stream
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
+from edge.outbox.packed import sent_bytes
 from edge.sinks import Encoded, Receipt, Roll, Sink, split_id
 
 STDOUT = 1
@@ -54,7 +55,8 @@ def _print(parcels: Sequence[Parcel]) -> Receipt:
     delivered: list[int] = []
     try:
         for parcel in parcels:
-            _write_all(parcel.body)
+            for piece in sent_bytes(parcel.body, parcel.attributes):
+                _write_all(piece)
             delivered.append(parcel.id)
     except OSError as error:
         problem = f"cannot write to standard output: {error.strerror}; connect it to a reader"

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from edge.aws import AwsService, Target, classify, region_of_arn
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
+from edge.outbox.packed import sent_bytes
 from edge.sinks import Receipt
 from edge.sinks.partition import Partitioned
 from edge.sinks.receipt import join, receipt_for
@@ -92,11 +93,12 @@ class S3Sink(Partitioned, AwsService):
             return receipt_for(classify(error, self._target()), [parcel])
 
     def _put(self, parcel: Parcel, client: Any) -> Receipt:
-        digest = hashlib.sha256(parcel.body).hexdigest()
+        body = b"".join(sent_bytes(parcel.body, parcel.attributes))
+        digest = hashlib.sha256(body).hexdigest()
         try:
             answer = client.put_object(
                 Key=parcel.key,
-                Body=parcel.body,
+                Body=body,
                 ContentType=_CONTENT_TYPES.get(PurePosixPath(parcel.key).suffix, _ANYTHING),
                 Metadata={_DIGEST: digest},
                 **self._put_options(),

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from edge import aws
+from edge.codec import encode as encode_rows
 from edge.errors import DefinitionError, LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Receipt
+from edge.sinks.file import FileSink
 from edge.sinks.s3 import S3Sink
 from tests.cloud import Cloud, Failure
 from tests.proxy import Proxy
@@ -79,8 +81,12 @@ def test_an_object_says_what_it_holds(lake: Cloud, options: dict[str, str], kind
 
 def test_a_backlog_of_another_sink_is_put_as_it_is(lake: Cloud) -> None:
     message = Parcel(f"{PATH}/{OUTBOX}-1", 1, 1, 1, b'{"v":1}', {}, 1)
-    assert send(sink(lake.url), [message]).delivered == (1,)
-    assert lake.objects("lake") == {message.key: message.body}
+    (file,) = bound(FileSink(path="out")).encode(rows(3)).parcels
+    assert send(sink(lake.url), [message, file._replace(id=2)]).delivered == (1, 2)
+    assert lake.objects("lake") == {
+        message.key: message.body,
+        file.key: encode_rows(rows(3), "ndjson", "none"),
+    }
 
 
 def test_storage_class_tags_and_key_reach_the_object(lake: Cloud) -> None:
