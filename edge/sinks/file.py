@@ -65,6 +65,8 @@ class FileSink(Partitioned):
                 return Receipt([parcel.id])
             # Other bytes: the outbox is a restored copy that counts anew what was already sent.
             same = await asyncio.to_thread(_holds, place, content)
+            # Its name may not be safe yet: the try that wrote it may have ended right there.
+            await asyncio.to_thread(_sync_folder, place.parent)
         except OSError as error:
             return LinkDown(
                 f"cannot write {place}: {error.strerror}; make room, or mend the disk or its"

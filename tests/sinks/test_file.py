@@ -111,3 +111,20 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
         send(target, [parcel])
     unfinished.unlink()
     assert send(target, [parcel]).delivered == (1,)
+
+
+def test_the_name_of_a_file_that_was_there_is_made_safe_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    target = sink(tmp_path)
+    parcels = numbered(target.encode(rows(3)).parcels)
+    send(target, parcels)  # and the process dies before its folder is synced
+    monkeypatch.setattr(os, "fsync", watched)
+    assert send(target, parcels).delivered == (1,)
+    assert synced == [(tmp_path / "out" / parcels[0].key).parent]
