@@ -128,25 +128,27 @@ class Seen:
     def restore(self, states: Sequence[bytes]) -> None:
         """Take back what `snapshot` gave: one whole, then changes."""
         self._reset()
-        for state in states:
-            self._apply(state)
+        others = {hashed for state in states if (hashed := self._apply(state)) != HASH}
+        if others:
+            log.warning(
+                "packet ids remembered with hash %s are forgotten, this version has %r; "
+                "messages that the broker sends again now are taken twice",
+                ", ".join(map(repr, sorted(others))),
+                HASH,
+            )
         self._clean()
 
-    def _apply(self, state: bytes) -> None:
+    def _apply(self, state: bytes) -> str:
+        """Take over one state, without what it hashed otherwise; gives the name of its hash."""
         line, _, body = state.partition(b"\n")
         head = orjson.loads(line)
         if head["subscriptions"] is not None:
             self.subscriptions = tuple(head["subscriptions"])
         if head["fields"] is not None:
             self.fields = head["fields"]
-        if head["hash"] != HASH:
-            log.warning(
-                "packet ids remembered with hash %r are forgotten, this version has %r; "
-                "messages that the broker sends again now are taken twice",
-                head["hash"],
-                HASH,
-            )
-            return
+        hashed: str = head["hash"]
+        if hashed != HASH:
+            return hashed
         if head["forget"]:
             self._ids.clear()
         count, kept = head["ids"], head["retained"]
@@ -158,6 +160,7 @@ class Seen:
             words[count : count + kept], words[count + kept :], strict=True
         ):
             self.take_retained(topic, fingerprint)
+        return hashed
 
 
 def _words(values: Iterable[int]) -> "array[int]":
