@@ -18,7 +18,6 @@ from edge.outbox.model import Parcel
 from edge.outbox.packed import PACKED, sent_bytes
 from edge.sinks import Receipt
 from edge.sinks.partition import Partitioned
-from edge.sinks.receipt import join
 
 
 class FileSink(Partitioned):
@@ -54,9 +53,9 @@ class FileSink(Partitioned):
 
     async def send(self, parcels: Sequence[Parcel]) -> Receipt:
         """Write the files; LinkDown when none of them can be written."""
-        return join([await self._send_one(parcel) for parcel in parcels])
+        return await self._send_in_turn(parcels)
 
-    async def _send_one(self, parcel: Parcel) -> Receipt | LinkDown:
+    async def _send_one(self, parcel: Parcel) -> Receipt:
         place = self._root / parcel.key
         content = sent_bytes(parcel.body, parcel.attributes)
         try:
@@ -68,10 +67,10 @@ class FileSink(Partitioned):
             # Its name may not be safe yet: the try that wrote it may have ended right there.
             await asyncio.to_thread(_sync_folder, place.parent)
         except OSError as error:
-            return LinkDown(
+            raise LinkDown(
                 f"cannot write {place}: {error.strerror}; make room, or mend the disk or its"
                 " permissions"
-            )
+            ) from error
         return Receipt([parcel.id]) if same else Receipt(rekey=[parcel.id])
 
 

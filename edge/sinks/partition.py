@@ -8,9 +8,10 @@ from pydantic import Field, PrivateAttr
 
 from edge.codec import Compression, Format, encode, extension
 from edge.component import Stream
-from edge.errors import DefinitionError, Fault
+from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel, Refusal
-from edge.sinks import Encoded, Sink, split_id
+from edge.sinks import Encoded, Receipt, Sink, split_id
+from edge.sinks.receipt import join
 
 MAX_PARTITIONS = 64
 """Files that one rolling makes at most; the rows of further partitions wait for the next."""
@@ -43,11 +44,13 @@ class Partitioned(Sink):
     )
     _identity: bool = PrivateAttr(True)
     _time: str = PrivateAttr("edge_received")
+    _ordered: bool = PrivateAttr(False)
 
     def bind(self, columns: pl.Schema | None, stream: Stream, identity: bool, order: str) -> None:
         """Check the partition columns; DefinitionError for each that is missing or nested."""
         self._identity = identity
         self._time = stream.time
+        self._ordered = order != "none"
         if len(set(self.partition)) < len(self.partition):
             given = ", ".join(self.partition)
             raise DefinitionError(Fault("partition", f"must name a column once, got {given}"))
@@ -67,6 +70,24 @@ class Partitioned(Sink):
         ]
         beyond = rows[MAX_PARTITIONS:].explode().drop_nulls().sort()
         return _encoded(made, frame[beyond] if len(beyond) else None)
+
+    async def _send_in_turn(self, parcels: Sequence[Parcel]) -> Receipt:
+        """One after the other; where an order is kept, none goes ahead of one that waits."""
+        parts: list[Receipt | LinkDown] = []
+        for parcel in parcels:
+            try:
+                part: Receipt | LinkDown = await self._send_one(parcel)
+            except LinkDown as error:
+                part = error
+            parts.append(part)
+            settled = isinstance(part, Receipt) and (part.delivered or part.refused)
+            if self._ordered and not settled:
+                break
+        return join(parts)
+
+    async def _send_one(self, parcel: Parcel) -> Receipt:
+        """Deliver one parcel, or LinkDown."""
+        raise NotImplementedError
 
     def _parcel(self, frame: pl.DataFrame, folders: str) -> Parcel | Refusal:
         path, outbox, first = split_id(frame.item(0, "edge_id"))

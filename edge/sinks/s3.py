@@ -74,7 +74,9 @@ class S3Sink(Partitioned, AwsService):
     )
 
     async def send(self, parcels: Sequence[Parcel]) -> Receipt:
-        """Put the parcels side by side; LinkDown when S3 settled none of them."""
+        """Put the parcels, side by side if no order is kept; LinkDown if none was settled."""
+        if self._ordered:
+            return await self._send_in_turn(parcels)
         return join(await asyncio.gather(*map(self._send_one, parcels), return_exceptions=True))
 
     def _prefix(self) -> str:

@@ -128,3 +128,22 @@ def test_the_name_of_a_file_that_was_there_is_made_safe_too(
     monkeypatch.setattr(os, "fsync", watched)
     assert send(target, parcels).delivered == (1,)
     assert synced == [(tmp_path / "out" / parcels[0].key).parent]
+
+
+@pytest.mark.parametrize(("order", "delivered"), [("none", (2,)), ("all", ())])
+def test_nothing_goes_ahead_of_a_file_that_waits_where_order_is_kept(
+    tmp_path: Path, order: str, delivered: tuple[int, ...]
+) -> None:
+    target = sink(tmp_path, partition=["line"])
+    target.bind(None, STREAM._replace(folder=tmp_path), True, order)
+    parcels = numbered(target.encode(rows(2)).parcels)
+    blocked = (tmp_path / "out" / parcels[0].key).parent
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("no folder can be here")
+    if delivered:
+        assert send(target, parcels).delivered == delivered
+    else:
+        with pytest.raises(LinkDown):
+            send(target, parcels)
+    blocked.unlink()
+    assert send(target, parcels).delivered == (1, 2)
