@@ -7,8 +7,6 @@ import pytest
 from tests.cloud import Cloud
 from tests.kills import SCENARIOS
 
-pytest_plugins = ["tests.cloud"]
-
 
 @pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_nothing_is_lost_or_doubled(scenario: str, tmp_path: Path, cloud: Cloud) -> None:
