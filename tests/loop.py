@@ -1,4 +1,4 @@
-"""Tests that are coroutines."""
+"""Tests that are coroutines, and what they wait for."""
 
 import asyncio
 import functools
@@ -16,3 +16,10 @@ def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
 
     return run
+
+
+async def until(condition: Callable[[], object], within: float = 10) -> None:
+    """Look again and again; raises TimeoutError when it does not happen."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0.005)

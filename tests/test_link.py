@@ -20,6 +20,7 @@ from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Limits, NewEntry, SinkLimits
 from edge.sinks import Encoded, Roll
+from tests.loop import until
 from tests.scripted import FlakySink, HandClock
 
 AT_ONCE = Roll(8 * 2**20, timedelta(0))
@@ -178,8 +179,7 @@ def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(
 def test_an_unforeseen_error_keeps_the_rows_and_backs_off(outbox: Outbox, clock: HandClock) -> None:
     async def go(link: Link) -> None:
         task = asyncio.create_task(link.run())
-        while link.up is not False:
-            await asyncio.sleep(0.005)
+        await until(lambda: link.up is False)
         link.stop()
         await task
 
@@ -211,13 +211,13 @@ def test_an_outbox_that_cannot_be_written_for_a_while_stops_nothing_for_good(
 ) -> None:
     async def go(link: Link) -> None:
         task = asyncio.create_task(link.run())
-        await until(lambda: sink.sent != [] and link.up is False)  # sent, but not settled
+        await turned(lambda: sink.sent != [] and link.up is False)  # sent, but not settled
         other.rollback()
-        await until(lambda: outbox.depth("lake").rows == 0)
+        await turned(lambda: outbox.depth("lake").rows == 0)
         link.stop()
         await task
 
-    async def until(done: Callable[[], bool]) -> None:
+    async def turned(done: Callable[[], bool]) -> None:
         while not done():
             assert asyncio.get_running_loop().time() < deadline
             clock.advance(1)
