@@ -20,6 +20,8 @@ bench: .venv/ready mosquitto ## one table: what it costs, beside the baselines
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq python3-venv; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

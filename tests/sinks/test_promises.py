@@ -58,11 +58,9 @@ def test_the_same_parcels_twice_leave_the_same_end_state(spot: Place) -> None:
     assert len(once) >= len(parcels)
 
 
-def test_a_failure_of_one_parcel_leaves_the_others_delivered(
-    spot: Place, request: pytest.FixtureRequest
-) -> None:
-    if request.node.callspec.params["spot"] == "console":
-        pytest.skip("standard output takes all or nothing")
+# Standard output takes all or nothing.
+@pytest.mark.parametrize("spot", sorted(set(PLACES) - {"console"}), indirect=True)
+def test_a_failure_of_one_parcel_leaves_the_others_delivered(spot: Place) -> None:
     parcels = parcels_of(spot)
     spot.fail_one()
     receipt = send(spot, parcels)
