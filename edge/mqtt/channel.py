@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -14,6 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.errors import LinkDown
 from edge.mqtt.endpoint import CONNECT_TIMEOUT, Endpoint
+from edge.mqtt.failure import is_alert, spoken
 from edge.mqtt.packets import Messages, Splitter, acknowledgement
 from edge.mqtt.protocol import Protocol, Session
 
@@ -37,6 +39,7 @@ class Channel:
         self.granted: dict[str, int | str] = {}
         self._socket = sock
         self._session = session
+        self._guess = _guess(endpoint)
         self._five = endpoint.protocol == "5"
         self._splitter = Splitter(self._five, session.max_payload)
         self._keepalive = endpoint.keepalive.total_seconds()
@@ -59,7 +62,8 @@ class Channel:
     async def greet(self) -> bool:
         """Introduce ourselves; returns whether the broker kept our session."""
         self._protocol.reconnect()
-        self._flush()
+        with suppress(LinkDown):  # what the other side has said before it left tells more
+            self._flush()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._answer()
@@ -75,8 +79,9 @@ class Channel:
             try:
                 self._splitter.feed(self._read())
             except LinkDown as error:
-                hint = "; if it does not speak MQTT 5, set protocol: 3.1.1" if self._five else ""
-                raise LinkDown(f"{error} without an answer{hint}") from error
+                if is_alert(error.__cause__):
+                    raise
+                raise LinkDown(f"{error} without an answer{self._guess}") from error
             self._take(nothing, 0)
 
     async def readable(self, patience: float) -> None:
@@ -129,7 +134,7 @@ class Channel:
                 self._check_answer()
                 return b""
         except OSError as error:
-            raise LinkDown(f"the connection broke: {error}") from error
+            raise LinkDown(f"the connection broke: {spoken(error)}") from error
         if not parts:
             raise LinkDown(self._problem)
         self._asked = None
@@ -205,7 +210,7 @@ class Channel:
                 self._writing = True
             return
         except OSError as error:
-            raise LinkDown(f"the connection broke: {error}") from error
+            raise LinkDown(f"the connection broke: {spoken(error)}") from error
         if self._writing:
             self._loop.remove_writer(self._socket.fileno())
             self._writing = False
@@ -320,6 +325,14 @@ class Channel:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _guess(endpoint: Endpoint) -> str:
+    """What may be the matter when a server leaves at once."""
+    guess = "; if it does not speak MQTT 5, set protocol: 3.1.1" if endpoint.protocol == "5" else ""
+    if endpoint.secure and not endpoint.certificate:
+        guess += "; if it asks for a certificate, set certificate and key"
+    return guess
 
 
 def _refusal(reason: str) -> str:

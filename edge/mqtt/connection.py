@@ -11,6 +11,7 @@ from edge.clock import Clock
 from edge.errors import LinkDown
 from edge.mqtt.channel import Channel
 from edge.mqtt.endpoint import Endpoint
+from edge.mqtt.failure import explain
 from edge.mqtt.packets import Messages
 from edge.mqtt.protocol import Session
 
@@ -196,7 +197,9 @@ class Connection:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-        problem = f"{self._endpoint.url}: {error}"
+        secure = self._endpoint.secure
+        why = explain(error, secure) if isinstance(error, OSError) else error
+        problem = f"{self._endpoint.url}: {why}"
         level = logging.DEBUG if problem == self._problem else logging.WARNING
         log.log(level, "%s; trying again", problem)
         self._problem = problem

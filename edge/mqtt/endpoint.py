@@ -123,10 +123,19 @@ class Endpoint(Component):
             path = getattr(self, option)
             if path and not (folder / path).is_file():
                 raise LinkDown(f"{option}: no file at {folder / path}")
-        context = ssl.create_default_context(cafile=folder / self.ca if self.ca else None)
+        try:
+            context = ssl.create_default_context(cafile=folder / self.ca if self.ca else None)
+        except ssl.SSLError as error:
+            raise LinkDown(f"ca: holds no certificate in PEM form, got {self.ca}") from error
         if self.certificate:
             key = folder / self.key if self.key else None
-            context.load_cert_chain(folder / self.certificate, key)
+            try:
+                context.load_cert_chain(folder / self.certificate, key)
+            except ssl.SSLError as error:
+                raise LinkDown(
+                    "certificate: must hold a PEM certificate, and it or `key` the key that "
+                    f"belongs to it, got {self.certificate}"
+                ) from error
         return context
 
 

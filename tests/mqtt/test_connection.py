@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.mqtt import Connection, Endpoint, Messages, Session
+from edge.mqtt.failure import explain
 from tests.broker import Broker, free_port
+from tests.certificates import Certificates
 from tests.loop import in_loop
 from tests.mqtt.wire import CONNACK, HastyClock, Script, scripted, until
 
@@ -53,6 +56,65 @@ async def test_a_broker_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         with broker:
             await until(lambda: one.status()["connected"])
             assert one.status()["problem"] is None
+
+
+async def reason(url: str, **options: object) -> str:
+    """Why there is no connection."""
+    async with connection(url, **options) as one:
+        await until(lambda: one.status()["problem"] not in (None, "not connected yet"))
+        return str(one.status()["problem"]).removeprefix(f"{url}: ")
+
+
+@in_loop
+async def test_what_the_system_says_comes_with_what_to_do(tmp_path: Path) -> None:
+    assert await reason(f"mqtt://127.0.0.1:{free_port()}") == (
+        "Connection refused; is the broker running on that host and port?"
+    )
+    with Broker(tmp_path) as broker:
+        assert await reason(broker.url.replace("mqtt:", "mqtts:")) == (
+            "Connection reset by peer while connecting; does that port speak TLS?"
+        )
+
+
+@in_loop
+async def test_certificates_that_do_not_fit_are_explained(tmp_path: Path) -> None:
+    pem = Certificates(tmp_path)
+    config = f"listener {{port}} 127.0.0.1\nallow_anonymous true\n{pem.mosquitto}"
+    with Broker(tmp_path, config) as broker:
+        url = f"mqtts://localhost:{broker.port}"
+        assert (await reason(url)).endswith("; set ca to the certificate of the broker's authority")
+        assert await reason(f"mqtts://127.0.0.1:{broker.port}", ca=pem.ca) == (
+            "certificate verify failed: IP address mismatch, certificate is not valid for "
+            "'127.0.0.1'; use a name of that certificate in url"
+        )
+        assert (await reason(url, ca=pem.ca)).endswith(", set certificate and key")
+        assert await reason(url, ca=pem.ca_key) == (
+            f"ca: holds no certificate in PEM form, got {pem.ca_key}"
+        )
+        assert "the key that belongs to it" in await reason(url, ca=pem.ca, certificate=pem.client)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "the host is not found: Name or service not known; check url and the name server",
+        ),
+        (
+            TimeoutError("timed out"),
+            "timed out while connecting; check host, port, network and firewalls",
+        ),
+        (OSError(113, "No route to host"), "No route to host; check the network"),
+        (
+            ConnectionResetError(104, "Connection reset by peer"),
+            "Connection reset by peer while connecting; does that port speak MQTT, without TLS?",
+        ),
+        (OSError(24, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_no_numbers_are_shown(error: OSError, sentence: str) -> None:
+    assert explain(error, secure=False) == sentence
 
 
 @in_loop
