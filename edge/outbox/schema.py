@@ -1,4 +1,4 @@
-"""The tables of the outbox file, and connections with the promises DESIGN asks of SQLite."""
+"""The tables of the outbox file, and connections to it that forget nothing in a power cut."""
 
 import sqlite3
 from functools import partial

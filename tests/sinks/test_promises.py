@@ -1,4 +1,4 @@
-"""What every sink promises, whatever it is: see DESIGN, and the table of cases in places.py."""
+"""What every sink promises, whatever it is, for every case of the table in places.py."""
 
 import asyncio
 from collections.abc import Iterator
