@@ -348,6 +348,17 @@ def test_a_bad_line_leaves_its_neighbours_alone(bad: bytes) -> None:
     assert decoded.frame.rows() == [(1, "2"), (3, "4")]
 
 
+@pytest.mark.parametrize(
+    ("form", "payload"),
+    [("json", b'{"a": "\xff"}'), ("csv", b'{"a": "\xff"}'), ("value", b"1234567\xff")],
+)
+def test_a_payload_that_is_no_text_names_the_byte(form: str, payload: bytes) -> None:
+    fields = {"value" if form == "value" else "a": "str"}
+    assert reason(payload, format=form, fields=fields) == (
+        "payload is not UTF-8: byte 0xff at position 7 is no text"
+    )
+
+
 def test_a_csv_payload_may_carry_its_own_header() -> None:
     record = {"format": "csv", "header": True, "fields": {"a": "int", "b": "optional str"}}
     decoded = decode([b"b,a\nx,1", b"a\n2\n3"], **record)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from edge.codec.rows import Raw
+from edge.codec.rows import Raw, not_utf8
 
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 _ZLIB = (b"x\x01", b"x\x5e")  # what else begins like compressed data is not UTF-8
@@ -97,12 +97,9 @@ class CellReader:
 
     def _lines(self, payload: bytes, columns: Sequence[str] | None) -> list[list[str | None]]:
         """The cells of each line, in the order of the fields. Raises ValueError and csv.Error."""
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"payload is not UTF-8: {error.reason} at byte {error.start}"
-            ) from None
+        if reason := not_utf8(payload):
+            raise ValueError(reason)
+        text = payload.decode()
         lines = [line for line in csv.reader(text.splitlines(True), strict=True) if line]
         if columns is None and lines:
             columns = lines.pop(0)

@@ -9,7 +9,7 @@ import polars as pl
 
 from edge.codec.judge import Judge, Misfit
 from edge.codec.record import COLUMN_TYPES, FieldSpec
-from edge.codec.rows import Raw, shown
+from edge.codec.rows import Raw, not_utf8, shown
 
 _ORIGIN, _ELEMENT = "edge_origin", "edge_element"
 _BOM = b"\xef\xbb\xbf"
@@ -305,7 +305,7 @@ def _object(payload: bytes) -> bytes:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Misfit(f"payload is not JSON: {error}") from error
+        raise Misfit(not_utf8(text) or f"payload is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Misfit(f"payload must be a JSON object, got {shown(value)}")
     # In valid JSON a line break stands only where a blank may stand.

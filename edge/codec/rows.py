@@ -99,6 +99,16 @@ def misfit(name: str, expected: str, value: object) -> str:
     return f"field {name!r} must be {_EXPECTED.get(expected, expected)}, got {shown(value)}"
 
 
+def not_utf8(payload: bytes) -> str | None:
+    """The reason for a payload that is not text; None if it is."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        byte = payload[error.start]
+        return f"payload is not UTF-8: byte 0x{byte:02x} at position {error.start} is no text"
+    return None
+
+
 def shown(value: object) -> str:
     """A value as short JSON, for a message."""
     try:

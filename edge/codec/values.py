@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from edge.codec.rows import Raw
+from edge.codec.rows import Raw, not_utf8
 
 _TYPES = {"value": pl.String}
 
@@ -22,10 +22,10 @@ def _read_singly(payloads: Sequence[bytes]) -> Raw:
     texts: dict[int, str] = {}
     rejects: dict[int, str] = {}
     for index, payload in enumerate(payloads):
-        try:
+        if reason := not_utf8(payload):
+            rejects[index] = reason
+        else:
             texts[index] = payload.decode()
-        except UnicodeDecodeError as error:
-            rejects[index] = f"payload is not UTF-8: {error.reason} at byte {error.start}"
     origin = pl.Series(list(texts), dtype=pl.UInt32)
     return Raw(pl.DataFrame({"value": list(texts.values())}, _TYPES), origin, rejects)
 

@@ -1,5 +1,6 @@
 """The ledger: durable counters that must balance, the list of losses, the rejected payloads."""
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ _LOSSES = 1_000
 _MERGE_WITHIN = 3_600_000_000  # losses of one kind and reason less than an hour apart are one line
 _REASON_LIMIT = 300
 _REASONS_PER_COMMIT = 20
+_CAUSE = re.compile(r"payload is not [^:]+|.+?(?=, got )", re.DOTALL)  # what follows varies
 
 _SAME_LOSS = """
 UPDATE loss SET rows = rows + :rows, bytes = bytes + :bytes, last_time = :now,
@@ -145,11 +147,11 @@ def regain(db: sqlite3.Connection, part: str, reason: str, rows: int, size: int)
 
 
 def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
-    """Keep the latest rejected payloads (their first 64 KiB), and list them as losses."""
+    """Keep the latest rejected payloads (their first 64 KiB), and list them as losses by cause."""
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for item in rejects:
-        reason = item.reason
+        reason = cause(item.reason)
         if reason not in rows and len(rows) >= _REASONS_PER_COMMIT:
             reason = "several reasons"
         rows[reason] += 1
@@ -163,6 +165,12 @@ def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
         ],
     )
     _bound_rejected(db)
+
+
+def cause(reason: str) -> str:
+    """What many rejected payloads have in common: the reason without what each one had instead."""
+    found = _CAUSE.match(reason)
+    return found[0] if found else reason
 
 
 def keepable(rejects: Sequence[Reject]) -> list[tuple[Reject, int]]:

@@ -5,7 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from edge.outbox import Commit, Loss, NewEntry, Outbox, Parcel, Refusal, Reject, Remembered
+from edge.outbox import (
+    Commit,
+    Loss,
+    NewEntry,
+    Outbox,
+    Parcel,
+    Refusal,
+    Reject,
+    Remembered,
+    inspection,
+)
 from tests.outbox.conftest import HandClock, OpenOutbox
 
 MINUTE = timedelta(minutes=1)
@@ -234,6 +244,16 @@ def test_rejected_payloads_are_kept_bounded_and_listed(outbox: Outbox) -> None:
     )
     assert balanced(outbox)["source"]["rejected"] == 3200
     assert outbox.status()["outbox"]["bytes"] < 40 * 2**20
+
+
+def test_rejected_payloads_are_one_loss_for_every_cause(outbox: Outbox) -> None:
+    folder = outbox._file.folder
+    reasons = [f"field 'x' must be int, got {n}.7" for n in range(600)]
+    reasons += [f"payload is not JSON: unexpected end: line 1 column {n}" for n in range(400)]
+    outbox.commit(Commit(rejects=[Reject(reason, b"12345") for reason in reasons]))
+    losses = {loss["reason"]: loss["rows"] for loss in inspection.books(folder)["losses"]}
+    assert losses == {"field 'x' must be int": 600, "payload is not JSON": 400}
+    assert [each["reason"] for each in inspection.rejects(folder)] == reasons[::-1]
 
 
 def test_the_list_of_losses_stays_short(outbox: Outbox, clock: HandClock) -> None:
