@@ -116,7 +116,10 @@ def test_points_in_time_compare_with_literals(sql: str, expected: bool) -> None:
     assert holds(sql, ts=MAY) is expected
 
 
-OTHER_ROWS = "looks at other rows, and which rows share a batch is chance; aggregate in a window"
+OTHER_ROWS = (
+    "looks at other rows, and which rows share a batch is chance; "
+    "aggregate where the rows are stored, an expression sees one row"
+)
 
 
 @pytest.mark.parametrize(

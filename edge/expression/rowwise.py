@@ -42,7 +42,7 @@ def refuse_other_rows(node: Node | str, where: str) -> None:
     if kind in _OTHER_ROWS:
         raise DefinitionError(
             f"{where}: {_OTHER_ROWS[kind]} looks at other rows, and which rows share a batch is "
-            "chance; aggregate in a window"
+            "chance; aggregate where the rows are stored, an expression sees one row"
         )
     if kind == "Alias":
         raise DefinitionError(f"{where}: a name given with AS, or a list in brackets; leave it out")
