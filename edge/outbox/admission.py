@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from edge.component import format_size
 from edge.errors import OutboxFull
+from edge.outbox import ledger
 from edge.outbox.buffer import Buffer
 from edge.outbox.eviction import evict_oldest, evict_refused
 from edge.outbox.file import OutboxFile
-from edge.outbox.model import NewEntry
+from edge.outbox.model import Commit, NewEntry
 from edge.outbox.room import cost, free_bytes
 
 
@@ -20,12 +21,13 @@ class Admitted(NamedTuple):
     turned_away: Sequence[NewEntry]
 
 
-def admit(file: OutboxFile, entries: Sequence[NewEntry], rest: int) -> Admitted:
-    """Make room for `entries` and `rest` bytes of memory and rejects, as the policies say.
+def admit(file: OutboxFile, commit: Commit) -> Admitted:
+    """Make room for what a commit writes, as the policies say.
 
     What is dropped for it is gone, and ledgered, before the commit that follows. Raises OutboxFull
     when rows have to wait outside.
     """
+    entries, rest = commit.entries, _rest_bytes(commit)
     stored = [entry for entry in entries if _within_share(file, entry)]
     if not _find_room(file, need(stored, rest), losing=[]):
         stored = [e for e in stored if policy(file, file.buffers[e.sink]) != "drop_newest"]
@@ -60,6 +62,13 @@ def _find_room(file: OutboxFile, need: int, losing: Sequence[Buffer]) -> bool:
 def need(entries: Sequence[NewEntry], rest: int) -> int:
     """Bytes that a commit writes."""
     return cost(sum(len(entry.body) for entry in entries) + rest, len(entries))
+
+
+def _rest_bytes(commit: Commit) -> int:
+    """Bytes that a commit writes beside its entries: memory, position, rejects."""
+    size = sum(len(piece.body) + 200 for piece in commit.memory) + len(commit.position or b"")
+    size += sum(len(item.payload) + 400 for item, _ in ledger.keepable(commit.rejects))
+    return size + 400 * len(commit.losses)
 
 
 def policy(file: OutboxFile, buffer: Buffer) -> str:

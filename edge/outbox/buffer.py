@@ -32,20 +32,6 @@ _SAVE = f"UPDATE sink SET {', '.join(f'{name} = ?' for name in STORED)} WHERE id
 
 
 @dataclass
-class Numbers:
-    """The ids of the next entry and parcel; never given twice while the process lives."""
-
-    entry: int = 1
-    parcel: int = 1
-
-    def load(self, db: sqlite3.Connection) -> None:
-        """Start behind what is stored."""
-        (entry,) = db.execute("SELECT coalesce(max(id), 0) FROM entry").fetchone()
-        (parcel,) = db.execute("SELECT coalesce(max(id), 0) FROM parcel").fetchone()
-        self.entry, self.parcel = max(self.entry, entry + 1), max(self.parcel, parcel + 1)
-
-
-@dataclass
 class Buffer:
     """One row of the table `sink`, and what is only known while running.
 

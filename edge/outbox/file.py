@@ -5,6 +5,7 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from edge.clock import Clock
 from edge.component import format_size
 from edge.errors import OutboxFull
 from edge.outbox import ledger
-from edge.outbox.buffer import Buffer, Numbers, load_buffers
+from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.memory import Memory
 from edge.outbox.model import Entry, Limits, Loss, SinkLimits
 from edge.outbox.rescue import Rescue, copy_state, keep_body, move_aside, unfinished
@@ -33,6 +34,20 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _TRIES = 2
+
+
+@dataclass
+class Numbers:
+    """The ids of the next entry and parcel; never given twice while the process lives."""
+
+    entry: int = 1
+    parcel: int = 1
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Start behind what is stored."""
+        (entry,) = db.execute("SELECT coalesce(max(id), 0) FROM entry").fetchone()
+        (parcel,) = db.execute("SELECT coalesce(max(id), 0) FROM parcel").fetchone()
+        self.entry, self.parcel = max(self.entry, entry + 1), max(self.parcel, parcel + 1)
 
 
 class OutboxFile:

@@ -37,6 +37,7 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
         "outbox_id": meta.get("outbox"),
         "rows_read": source.get("read", 0),
         "rows_rejected": source.get("rejected", 0),
+        "source": _source_status(meta.get("source")),
         "ledger": counters,
         "imbalances": ledger.imbalances(counters),
         "sinks": sinks,
@@ -68,15 +69,13 @@ def _sink_status(
     }
 
 
-def open_requests(db: sqlite3.Connection) -> list[dict[str, Any]]:
-    """What commands asked for and nobody has answered yet."""
-    found = db.execute(
-        "SELECT id, action, sink, parcels FROM request WHERE answer IS NULL ORDER BY id"
-    ).fetchall()
-    return [
-        {"id": number, "action": action, "sink": sink, "parcels": text and json.loads(text)}
-        for number, action, sink, text in found
-    ]
+def _source_status(noted: object) -> dict[str, Any] | None:
+    """What the source last said of itself; None before its first start, or where it is damaged."""
+    try:
+        found = json.loads(str(noted))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 # -- from another process: each opens, copies and closes, because a reader holds the WAL

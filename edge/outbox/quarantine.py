@@ -1,7 +1,9 @@
 """What a person decides about parcels: let refused ones wait again, or forget them."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 
 from edge.outbox import ledger
 from edge.outbox.file import OutboxFile
@@ -20,7 +22,9 @@ def retry(file: OutboxFile, sink: str, parcels: Sequence[int] | None) -> int:
             ledger.regain(db, part, gone.reason, gone.rows, gone.bytes)
         return len(back)
 
-    return file.write(work, cost(0, len(numbers)), leaving=True)
+    done = file.write(work, cost(0, len(numbers)), leaving=True)
+    file.read(buffer.find_oldest)
+    return done
 
 
 def drop(file: OutboxFile, sink: str, parcels: Sequence[int] | None) -> int:
@@ -37,7 +41,27 @@ def drop(file: OutboxFile, sink: str, parcels: Sequence[int] | None) -> int:
         ledger.note(db, sink, "dropped", dropped, now)
         return len(gone) + sum(buffer.delete_refused(db, n) is not None for n in refused)
 
-    return file.write(work, cost(0, len(refused) + len(waiting)), leaving=True)
+    done = file.write(work, cost(0, len(refused) + len(waiting)), leaving=True)
+    file.read(buffer.find_oldest)
+    return done
+
+
+def carry_out_requests(file: OutboxFile) -> None:
+    """Do what commands asked for while the processor owned the file, and leave the answers."""
+    for number, action, sink, text in file.read(_open_requests):
+        parcels = json.loads(text) if text else None
+        act = retry if action == "retry" else drop
+        answer = f"{act(file, sink, parcels)} parcels" if sink in file.buffers else "no sink"
+        file.write(partial(_answer, number, answer), cost(0, 1), leaving=True)
+
+
+def _open_requests(db: sqlite3.Connection) -> list[tuple[int, str, str, str | None]]:
+    query = "SELECT id, action, sink, parcels FROM request WHERE answer IS NULL ORDER BY id"
+    return db.execute(query).fetchall()
+
+
+def _answer(number: int, answer: str, db: sqlite3.Connection) -> None:
+    db.execute("UPDATE request SET answer = ? WHERE id = ?", (answer, number))
 
 
 def _choose(file: OutboxFile, sink: str, state: str, parcels: Sequence[int] | None) -> list[int]:

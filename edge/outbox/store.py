@@ -1,21 +1,25 @@
 """The outbox: what a batch changes is written in one transaction, and leaves piece by piece."""
 
 import asyncio
+import json
 import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edge.clock import Clock
+from edge.errors import OutboxFull
 from edge.outbox import inspection, ledger, memory, quarantine
 from edge.outbox.admission import admit
 from edge.outbox.buffer import Buffer
 from edge.outbox.file import OutboxFile
+from edge.outbox.gauge import Gauge, set_meta
 from edge.outbox.ledger import Gone
 from edge.outbox.model import (
     Commit,
@@ -31,8 +35,6 @@ from edge.outbox.model import (
 )
 from edge.outbox.owner import Owner, refuse_network_disk
 from edge.outbox.room import cost
-
-_RATE_EVERY = 60.0  # seconds between two looks at how fast the outbox fills
 
 
 class Outbox:
@@ -55,7 +57,7 @@ class Outbox:
         self._clock = clock
         self._owner = Owner(folder / "lock")
         self._thread = ThreadPoolExecutor(1, "outbox")
-        self._filling: tuple[float, int] | None = None
+        self._gauge = Gauge()
 
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
         """Run a method on the outbox's own thread."""
@@ -115,7 +117,7 @@ class Outbox:
         OutboxFull when there is no room and the policy is `block`.
         """
         file, now = self._file, self._clock.now()
-        admitted = admit(file, commit.entries, _rest_bytes(commit))
+        admitted = admit(file, commit)
 
         def work(db: sqlite3.Connection) -> None:
             counts: Counter[tuple[str, str]] = Counter(commit.counts)
@@ -139,22 +141,12 @@ class Outbox:
     def _write_state(self, db: sqlite3.Connection, commit: Commit, now: int) -> None:
         self._file.memory.write(db, commit.memory)
         if commit.position is not None:
-            _set_meta(db, "position", commit.position)
+            set_meta(db, "position", commit.position)
         if commit.rejects:
             ledger.reject(db, commit.rejects, now)
         if commit.losses:
             ledger.lose(db, commit.losses, now)
-        self._measure_filling(db)
-
-    def _measure_filling(self, db: sqlite3.Connection) -> None:
-        """Once a minute, note how fast the outbox fills: `edge status` runs in another process."""
-        moment, used = self._clock.steady(), self._file.room.used(db)
-        if self._filling is None:
-            self._filling = moment, used
-        elif moment - self._filling[0] >= _RATE_EVERY:
-            rate = (used - self._filling[1]) / (moment - self._filling[0])
-            _set_meta(db, "bytes_per_hour", round(rate * 3600))
-            self._filling = moment, used
+        self._gauge.measure_filling(db, self._clock.steady(), self._file.room.used(db))
 
     # -- rolling
 
@@ -283,7 +275,7 @@ class Outbox:
             ledger.lose(
                 db, [Loss(part, "rekeyed", 0, g.bytes, why, g.first, g.last) for g in done], now
             )
-            _set_meta(db, "outbox", new)
+            set_meta(db, "outbox", new)
 
         file.write(work, cost(0, 4 * len(parcels)), leaving=True)
         file.id = new
@@ -324,6 +316,20 @@ class Outbox:
 
         self._file.write(work, cost(0, 1), leaving=True)
 
+    def set_source(self, status: Mapping[str, object], *, at_once: bool = False) -> None:
+        """Note how the source stands, in JSON values; written only when that changes.
+
+        Numbers alone are written every 5 s, unless `at_once`; nothing where there is no room.
+        """
+        moment = self._clock.steady()
+        if not (at_once or self._gauge.is_due(status, moment)):
+            return
+        text = json.dumps(status)
+        with suppress(OutboxFull):
+            if self._file.make_fit(cost(len(text), 1)):
+                self._file.write(lambda db: set_meta(db, "source", text))
+                self._gauge.noted(status, moment)
+
     def status(self) -> dict[str, Any]:
         """What `edge status --json` shows of this pipeline."""
         return self._file.read(
@@ -334,18 +340,14 @@ class Outbox:
 
     def retry(self, sink: str, parcels: Sequence[int] | None = None) -> int:
         """Let quarantined parcels (None: all) wait again; gives how many."""
-        done = quarantine.retry(self._file, sink, parcels)
-        self._left(self._file.buffers[sink])
-        return done
+        return quarantine.retry(self._file, sink, parcels)
 
     def drop(self, sink: str, parcels: Sequence[int] | None = None) -> int:
         """Forget parcels, waiting or quarantined; None: all of the sink, and its entries.
 
         Never what is held or in flight. Gives how many went; waiting rows are ledgered as dropped.
         """
-        done = quarantine.drop(self._file, sink, parcels)
-        self._left(self._file.buffers[sink])
-        return done
+        return quarantine.drop(self._file, sink, parcels)
 
     # -- housekeeping
 
@@ -354,34 +356,12 @@ class Outbox:
 
         Carries out requests of commands, copies rows out of a damaged file, gives disk back.
         """
-        self._carry_out_requests()
+        quarantine.carry_out_requests(self._file)
         return self.rescue_step() or self._file.shrink_step()
 
     def rescue_step(self) -> bool:
         """Copy some rows out of a file that was set aside; False when there is nothing to copy."""
         return self._file.rescue_step()
-
-    def _carry_out_requests(self) -> None:
-        for request in self._file.read(inspection.open_requests):
-            sink, parcels = request["sink"], request["parcels"]
-            act = self.retry if request["action"] == "retry" else self.drop
-            answer = f"{act(sink, parcels)} parcels" if sink in self._file.buffers else "no sink"
-            self._file.write(partial(_answer, request["id"], answer), cost(0, 1), leaving=True)
-
-
-def _rest_bytes(commit: Commit) -> int:
-    """Bytes that a commit writes beside its entries."""
-    size = sum(len(piece.body) + 200 for piece in commit.memory) + len(commit.position or b"")
-    size += sum(len(item.payload) + 400 for item, _ in ledger.keepable(commit.rejects))
-    return size + 400 * len(commit.losses)
-
-
-def _answer(number: int, answer: str, db: sqlite3.Connection) -> None:
-    db.execute("UPDATE request SET answer = ? WHERE id = ?", (answer, number))
-
-
-def _set_meta(db: sqlite3.Connection, name: str, value: object) -> None:
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
 def _check_rolled(

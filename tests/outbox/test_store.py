@@ -289,6 +289,27 @@ def test_link_state_is_written_only_when_it_changes(outbox: Outbox) -> None:
     assert (lake["link"], lake["link_reason"]) == ("down", "no route")
 
 
+def test_the_source_is_noted_when_it_changes_and_its_progress_now_and_then(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    def noted(at_once: bool = False, **status: object) -> object:
+        outbox.set_source({"kind": "dataset", **status}, at_once=at_once)
+        return inspection.status(outbox._file.folder, 0)["source"]
+
+    assert inspection.status(outbox._file.folder, 0)["source"] is None
+    first = {"kind": "dataset", "file": "a", "bytes_done": 1}
+    assert noted(file="a", bytes_done=1) == first
+    clock.pass_seconds(4)
+    assert noted(file="a", bytes_done=2) == first
+    assert noted(file="b", bytes_done=3) == {"kind": "dataset", "file": "b", "bytes_done": 3}
+    clock.pass_seconds(6)
+    assert noted(file="b", bytes_done=4) == {"kind": "dataset", "file": "b", "bytes_done": 4}
+    assert noted(file="b", bytes_done=5, at_once=True)["bytes_done"] == 5  # type: ignore[index]
+    before = outbox._file.db.total_changes
+    noted(file="b", bytes_done=5)
+    assert outbox._file.db.total_changes == before
+
+
 def test_the_sinks_of_an_earlier_definition_are_kept(open_outbox: OpenOutbox) -> None:
     outbox = open_outbox()
     outbox.commit(rows(7, "alarms"))
