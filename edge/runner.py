@@ -130,6 +130,7 @@ class Runner:
         """Release the source, the sinks and the outbox."""
         try:
             await self._leave_arrivals()
+            await self._note_source(at_once=True)
             await self._source.close()
             for link in self.links.values():
                 await link.sink.close()
@@ -298,9 +299,15 @@ class Runner:
                 await self._acknowledge_settled()
                 while await self.outbox.call("tend"):
                     await self._clock.sleep(0)
+                await self._note_source()
             except Exception:
                 log.exception("outbox %s: upkeep failed", self._folder)
             await self._clock.sleep(UPKEEP if not self._owed else 0.1)
+
+    async def _note_source(self, at_once: bool = False) -> None:
+        """Let `edge status`, which runs in another process, see how the source stands."""
+        status = {"kind": kind_of(self._source), **self._source.status()}
+        await self.outbox.call("set_source", status, at_once=at_once)
 
     async def _acknowledge_settled(self) -> None:
         """With `acknowledge: delivered`: tell the source once every sink has settled its rows."""

@@ -85,10 +85,14 @@ def _look(outboxes: Mapping[str, Path]) -> dict[str, Any]:
     from edge.outbox.owner import is_owned
 
     now = time.time_ns() // 1000
-    return {
+    seen = {
         name: {"running": is_owned(folder), **inspection.status(folder, now)}
         for name, folder in outboxes.items()
     }
+    for found in seen.values():
+        if found["source"] and "connected" in found["source"] and not found["running"]:
+            found["source"] |= {"connected": False, "problem": "the processor does not run"}
+    return seen
 
 
 def _put(seen: Mapping[str, Any], as_json: bool) -> None:
@@ -97,6 +101,8 @@ def _put(seen: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, found in seen.items():
         put(_headline(name, found))
+        if line := _source_line(found["source"] or {}):
+            put(line)
         put_table(_COLUMNS, _rows(found))
 
 
@@ -123,7 +129,11 @@ def _drawn(seen: Mapping[str, Any]) -> "RenderableType":
         table = table_of(_COLUMNS, rows := _rows(found))
         for line, row in zip(table.rows, rows, strict=True):
             line.style = "yellow" if row[1] == "down" else ""
-        drawn += [Text(_headline(name, found), style="bold"), table, Text()]
+        drawn.append(Text(_headline(name, found), style="bold"))
+        source = found["source"] or {}
+        if said := _source_line(source):
+            drawn.append(Text(said, style="" if source.get("connected", True) else "yellow"))
+        drawn += [table, Text()]
     return Group(*drawn)
 
 
@@ -144,6 +154,23 @@ def _headline(name: str, found: Mapping[str, Any]) -> str:
         *(f"does not balance: {equation}" for equation in found["imbalances"]),
     ]
     return "; ".join(words)
+
+
+def _source_line(source: Mapping[str, Any]) -> str | None:
+    """How the source stands; None where it says nothing of itself."""
+    match source:
+        case {"kind": kind, "connected": True}:
+            answers = source.get("subscriptions", {}).items()
+            refused = [topic for topic, answer in answers if answer.startswith("refused")]
+            more = f"; subscriptions refused: {', '.join(refused)}" if refused else ""
+            return f"source {kind}: connected to {source.get('url', 'its server')}{more}"
+        case {"kind": kind, "connected": _}:
+            return f"source {kind}: not connected: {source.get('problem') or 'no reason known'}"
+        case {"kind": kind, "file": str(file), "bytes_done": done, "bytes_total": total}:
+            return f"source {kind}: {file}, {done / max(1, total):.0%}"
+        case {"kind": kind, "files": int(files), "files_done": done} if files and files == done:
+            return f"source {kind}: all read, {files} {'file' if files == 1 else 'files'}"
+    return None
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -324,7 +324,7 @@ class Outbox:
         moment = self._clock.steady()
         if not (at_once or self._gauge.is_due(status, moment)):
             return
-        text = json.dumps(status)
+        text = json.dumps(status, default=str)
         with suppress(OutboxFull):
             if self._file.make_fit(cost(len(text), 1)):
                 self._file.write(lambda db: set_meta(db, "source", text))

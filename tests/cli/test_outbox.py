@@ -5,11 +5,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge.outbox.owner import Owner
+from tests.broker import Broker
 from tests.cli.conftest import Edge
 
 
@@ -51,7 +54,7 @@ def test_status_without_a_file_shows_every_outbox(edge: Edge, ran: Path) -> None
 
     assert done.code == 0
     assert done.out.startswith("press: not running; 4 rows read, 1 rejected; outbox ")
-    assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["sink", "lake", "hot"]
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == ["sink", "lake", "hot"]
 
 
 def test_status_is_told_by_the_name_of_the_pipeline(edge: Edge, press: Path) -> None:
@@ -73,19 +76,67 @@ def test_status_says_whether_a_processor_runs_and_which_links_were_never_tried(
     owner.leave()
 
     assert lines[0].startswith("press: running; ")
-    assert [line.split("  ")[1].strip() for line in lines[2:]] == ["not tried", "not tried"]
-    assert "  1 row  " in lines[3]
+    assert [line.split("  ")[1].strip() for line in lines[3:]] == ["not tried", "not tried"]
+    assert "  1 row  " in lines[4]
     assert edge("status", ran).out.startswith("press: not running; ")
+
+
+def test_status_says_how_far_a_dataset_is(edge: Edge, ran: Path) -> None:
+    size = (ran.parent / "readings.ndjson").stat().st_size
+
+    assert edge("status", ran).out.splitlines()[1] == "source dataset: all read, 1 file"
+    assert json.loads(edge("status", ran, "--json").out)["press"]["source"] == {
+        "kind": "dataset",
+        "file": None,
+        "files": 1,
+        "files_done": 1,
+        "bytes_done": size,
+        "bytes_total": size,
+    }
+
+
+def test_status_says_whether_the_source_is_connected(
+    edge: Edge, press: Path, tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path)
+    press.write_text(
+        f"name: press\nsource: {{mqtt: {{url: '{broker.url}', topics: [a]}}}}\n"
+        "record: {fields: {t: float}}\nsinks: {o: {console: }}\n"
+    )
+    process = subprocess.Popen([sys.executable, "-m", "edge", "run", str(press)])
+
+    def source() -> str:
+        assert process.poll() is None
+        return edge("status", press).out
+
+    try:
+        refused = "Connection refused; is the broker running on that host and port?"
+        _wait_for(lambda: f"source mqtt: not connected: {broker.url}: {refused}\n" in source())
+        with broker:
+            _wait_for(lambda: f"source mqtt: connected to {broker.url}\n" in source())
+            process.kill()
+            process.wait()
+        assert "mqtt: not connected: the processor does not run" in edge("status", press).out
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_status_watches_until_it_is_interrupted(ran: Path) -> None:
     words = [sys.executable, "-m", "edge", "status", str(ran), "--watch"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        seen = [next(process.stdout).split()[0] for _ in range(4)]
+        seen = [next(process.stdout).split()[0] for _ in range(5)]
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-    assert seen == ["press:", "sink", "lake", "hot"]
+    assert seen == ["press:", "source", "sink", "lake", "hot"]
 
 
 def test_status_where_nothing_ran_says_so(edge: Edge, press: Path) -> None:
