@@ -185,7 +185,7 @@ def _row(name: str, sink: Mapping[str, Any]) -> tuple[str, ...]:
     oldest = sink["oldest_seconds"]
     return (
         name,
-        sink["link"] if sink["link_since"] else "not tried",
+        sink["link"] or "not tried",
         rows_of(sink["buffered_rows"]),
         format_size(sink["buffered_bytes"]),
         "" if oldest is None else format_duration(timedelta(seconds=round(oldest))),

@@ -59,7 +59,7 @@ def _sink_status(
         "buffered_bytes": buffer.waiting_bytes,
         "delivered_rows": counts.get("delivered", 0),
         "oldest_seconds": None if buffer.oldest is None else max(0, now - buffer.oldest) / 1e6,
-        "link": buffer.link,
+        "link": None if buffer.link_since is None else buffer.link,  # None: never tried
         "link_reason": buffer.link_reason,
         "link_since": buffer.link_since,
         "entries": buffer.entries,

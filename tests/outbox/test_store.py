@@ -279,6 +279,12 @@ def test_an_unbalanced_ledger_says_which_equation(outbox: Outbox) -> None:
     ]
 
 
+def test_a_link_that_was_never_tried_is_neither_up_nor_down(outbox: Outbox) -> None:
+    outbox.set_link("lake", False, "no route")
+    sinks = outbox.status()["sinks"]
+    assert (sinks["lake"]["link"], sinks["alarms"]["link"]) == ("down", None)
+
+
 def test_link_state_is_written_only_when_it_changes(outbox: Outbox) -> None:
     outbox.set_link("lake", True)
     changes = outbox._file.db.total_changes
