@@ -17,7 +17,8 @@ from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Remembered
 from edge.pipeline import Pipeline
-from edge.pipeline.binding import REJECTED_COLUMNS, kind_of
+from edge.pipeline.binding import kind_of
+from edge.rejected import RejectedLog, as_rows
 from edge.sources import Arrival, nothing
 
 log = logging.getLogger("edge.runner")
@@ -61,6 +62,7 @@ class Runner:
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
         self._failed: deque[float] = deque()
+        self._rejected = RejectedLog(pipeline.name, self._clock)
 
     def _make_links(self) -> dict[str, Link]:
         pipeline = self.pipeline
@@ -130,6 +132,7 @@ class Runner:
         """Release the source, the sinks and the outbox."""
         try:
             await self._leave_arrivals()
+            self._rejected.tell(at_once=True)
             await self._note_source(at_once=True)
             await self._source.close()
             for link in self.links.values():
@@ -183,6 +186,7 @@ class Runner:
         if body is not None:
             outcome.memory.append(Remembered(_SOURCE, kind_of(self._source), whole, body))
         await self._commit(outcome, arrival.position)
+        self._rejected.add(arrival.rejects)
         self._source_changed = self._source_changed and body is None
         if self.pipeline.acknowledge == "committed":
             await arrival.acknowledge()
@@ -227,14 +231,7 @@ class Runner:
 
     async def _process_rejects(self, arrival: Arrival, outcome: Outcome) -> None:
         """Rejected payloads also go to the sink that asks for them; they are kept in any case."""
-        rejects = arrival.rejects
-        columns = {
-            "edge_received": [self._clock.now()] * len(rejects),
-            "reason": [reject.reason for reject in rejects],
-            "topic": [reject.topic for reject in rejects],
-            "payload": [reject.payload.decode(errors="backslashreplace") for reject in rejects],
-        }
-        frame = pl.DataFrame(columns).cast(REJECTED_COLUMNS)
+        frame = as_rows(arrival.rejects, self._clock.now())
         flow = await self._flow_for(arrival.frame)
         try:
             more = await asyncio.to_thread(flow.process_rejects, frame)
@@ -300,6 +297,7 @@ class Runner:
                 while await self.outbox.call("tend"):
                     await self._clock.sleep(0)
                 await self._note_source()
+                self._rejected.tell()
             except Exception:
                 log.exception("outbox %s: upkeep failed", self._folder)
             await self._clock.sleep(UPKEEP if not self._owed else 0.1)

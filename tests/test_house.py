@@ -25,7 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"cli", "demo", "__main__"},
     {"runner", "dashboard", "deploy"},
-    {"flow"},
+    {"flow", "rejected"},
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
     {"mqtt", "aws", "lines"},

@@ -211,7 +211,9 @@ def test_a_part_that_fails_at_the_end_does_not_keep_the_outbox(
     after.close()
 
 
-def test_rejected_payloads_reach_the_sink_that_asks_for_them(tmp_path: Path) -> None:
+def test_rejected_payloads_reach_the_sink_that_asks_for_them_and_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     reject = Reject("not JSON", b"\xffoops", "plant/a")
     source = ScriptedSource.of(rows(v=[1]), reject, rows(v=[2]))
     sink, problems = FlakySink.of(), FlakySink.of()
@@ -222,6 +224,8 @@ def test_rejected_payloads_reach_the_sink_that_asks_for_them(tmp_path: Path) -> 
     assert values(sink) == [1, 2]
     [row] = problems.rows
     assert (row["reason"], row["topic"], row["payload"]) == ("not JSON", "plant/a", "\\xffoops")
+    assert "'press': 1 payload rejected, the first from plant/a: not JSON" in caplog.text
+    assert "oops" not in caplog.text
     assert ledger_of(tmp_path)["source"] == {"read": 3, "rejected": 1, "taken": 2}
 
 
