@@ -11,7 +11,7 @@ import polars as pl
 
 from edge.clock import Clock
 from edge.component import off_loop
-from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull
+from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull, OutboxLocked
 from edge.flow import Flow, Outcome
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
@@ -84,9 +84,12 @@ class Runner:
             )
         return links
 
-    async def open(self) -> None:
-        """Own the outbox and go back to its last commit. Raises OutboxLocked, DefinitionError."""
-        await self.outbox.call("open")
+    async def open(self, stop: asyncio.Event | None = None) -> None:
+        """Own the outbox and go back to its last commit. Raises OutboxLocked, DefinitionError.
+
+        While another process owns it, `stop` ends the waiting.
+        """
+        await self.outbox.call("open", give_up=(stop or asyncio.Event()).is_set)
         try:
             await self._recover()
         except BaseException:
@@ -379,11 +382,16 @@ def _check_once(pipelines: Sequence[Pipeline], once: bool) -> None:
 async def _run_one(runner: Runner, stop: asyncio.Event, once: bool) -> None:
     """One pipeline from open to close; if it fails, the others are stopped too."""
     try:
-        await runner.open()
+        await runner.open(stop)
         try:
             await runner.run(stop, once)
         finally:
             await runner.close()
+    except OutboxLocked as locked:
+        if not stop.is_set():
+            stop.set()
+            raise
+        log.info("pipeline %r: told to stop while it waited; %s", runner.pipeline.name, locked)
     except BaseException:
         stop.set()
         raise

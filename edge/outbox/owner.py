@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edge.errors import DefinitionError, OutboxLocked
@@ -45,17 +46,19 @@ class Owner:
         self._path = path
         self._handle: int | None = None
 
-    def take(self, wait: float) -> None:
-        """Own the folder, waiting up to `wait` seconds; raises OutboxLocked."""
+    def take(self, wait: float, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Own the folder, waiting up to `wait` seconds or until `give_up`; raises OutboxLocked."""
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + wait
+        begin = time.monotonic()
         while not _try_lock(handle):
-            if time.monotonic() >= deadline:
+            waited = min(wait, time.monotonic() - begin)
+            if waited >= wait or give_up():
                 holder = os.pread(handle, 32, 0).decode().strip()
                 os.close(handle)
                 raise OutboxLocked(
                     f"outbox {self._path.parent}: another process owns it, got pid {holder or '?'} "
-                    f"after {wait:g} s; stop that one, or give this pipeline its own `outbox.path`"
+                    f"after {waited:.3g} s; stop that one, or give this pipeline its own "
+                    "`outbox.path`"
                 )
             time.sleep(_LOOK_AGAIN)
         os.ftruncate(handle, 0)

@@ -5,7 +5,7 @@ import json
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -71,16 +71,17 @@ class Outbox:
         """8 hexadecimal characters, drawn when the file was created; part of every identity."""
         return self._file.id
 
-    def open(self, wait: float = 90.0) -> None:
+    def open(self, wait: float = 90.0, *, give_up: Callable[[], bool] = lambda: False) -> None:
         """Own the folder and open the file, whatever its content is.
 
-        Waits up to `wait` seconds for another owner. Raises OutboxLocked, DefinitionError on a
-        network disk or when a newer version wrote the file.
+        Waits up to `wait` seconds for another owner, asking again and again whether to `give_up`.
+        Raises OutboxLocked, DefinitionError on a network disk or when a newer version wrote the
+        file.
         """
         folder = self._file.folder
         folder.mkdir(parents=True, exist_ok=True)
         refuse_network_disk(folder, Path("/proc/self/mountinfo").read_text())
-        self._owner.take(wait)
+        self._owner.take(wait, give_up)
         try:
             self._file.open()
         except BaseException:

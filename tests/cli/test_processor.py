@@ -90,6 +90,33 @@ def test_a_second_processor_of_one_outbox_exits_with_3(
     assert "state/press" in done.err.splitlines()[-1]
 
 
+def test_a_processor_that_waits_for_its_outbox_stops_when_it_is_told_to(press: Path) -> None:
+    owner = Outbox(press.parent / "state/press", limits=Limits(), sinks={}, clock=Clock())
+    owner.open()
+    words = [sys.executable, "-m", "edge", "run", str(press)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not _catches(process.pid, signal.SIGTERM):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+        owner.close()
+    assert process.returncode == 0
+    assert f"told to stop while it waited; outbox {press.parent / 'state/press'}" in said
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << (number - 1))
+
+
 def test_a_processor_stops_when_it_is_told_to(press: Path) -> None:
     press.write_text(
         "name: press\nsource: {mqtt: {url: 'mqtt://127.0.0.1:1', topics: [a]}}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import DefinitionError, OutboxLocked
-from edge.outbox.owner import filesystem, refuse_network_disk
+from edge.outbox.owner import Owner, filesystem, refuse_network_disk
 from tests.outbox.conftest import OpenOutbox
 
 MOUNTS = """\
@@ -31,6 +31,15 @@ def test_a_second_owner_waits_and_then_is_told_who_has_it(
         f"edge.errors.OutboxLocked: outbox {folder}: another process owns it, got pid {os.getpid()}"
         " after 0.2 s; stop that one, or give this pipeline its own `outbox.path`"
     )
+
+
+def test_who_gives_up_does_not_wait_longer_and_hears_how_long_it_was(
+    open_outbox: OpenOutbox, folder: Path
+) -> None:
+    open_outbox()
+    asked = iter([False, False, True])
+    with pytest.raises(OutboxLocked, match=r"after 0\.1\d* s; stop that one"):
+        Owner(folder / "lock").take(90, lambda: next(asked))
 
 
 def test_the_next_owner_gets_it_after_close(open_outbox: OpenOutbox) -> None:
