@@ -74,6 +74,7 @@ class Flow:
         self._rejected = next((lane for lane in lanes if lane.sink == rejected), None)
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
+        self._reset: list[Loss] = []
 
     def rows(self, frame: pl.DataFrame) -> int | None:
         """How many rows `process` works on; None where an operator may take its time."""
@@ -86,6 +87,8 @@ class Flow:
         """
         outcome = self._rows(frame, ending)
         outcome.memory.extend(self._changes())
+        outcome.losses.extend(self._reset)
+        self._reset = []
         return outcome
 
     def isolate(self, frame: pl.DataFrame) -> Outcome:
@@ -111,10 +114,17 @@ class Flow:
         for step in self._steps():
             kept = memory.get(step.name)
             if kept is not None and kept.shape != step.shape:
-                log.warning("%s: its options changed, what it remembered is forgotten", step.name)
-                self._afresh.add(step.name)
+                self._forget(step.name)
                 kept = None
             step.operator.restore(kept.states if kept else ())
+
+    def _forget(self, name: str) -> None:
+        """No row is lost with what an operator remembered, but the list of losses tells of it."""
+        if name not in self._afresh:
+            reason = "its options changed, what it remembered is forgotten"
+            log.warning("%s: %s", name, reason)
+            self._afresh.add(name)
+            self._reset.append(Loss(name, "reset", 0, 0, reason))
 
     def _steps(self) -> Iterator[Step]:
         yield from self._common

@@ -13,11 +13,12 @@ from pydantic import PrivateAttr
 
 from edge.component import Stream
 from edge.operators import Operator
+from edge.operators.deadband import Deadband
 from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
 from edge.outbox import Outbox
-from edge.outbox.inspection import status
+from edge.outbox.inspection import books, status
 from edge.outbox.model import Limits, Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner, TooManyFailures
@@ -209,6 +210,22 @@ def test_a_part_that_fails_at_the_end_does_not_keep_the_outbox(
     after = Outbox(tmp_path / "outbox", limits=limits, sinks={}, clock=clock)
     after.open(wait=0)
     after.close()
+
+
+def test_memory_that_does_not_fit_its_options_any_more_is_forgotten_and_told(
+    tmp_path: Path,
+) -> None:
+    sink = FlakySink.of()
+    script = [rows(v=[1.0, 2.0]), rows(v=[1.2, 1.2])]
+    for change, batches in ((5.0, script[:1]), (0.5, script)):
+        deadband = Deadband(column="v", change=change)
+        definition = pipeline(tmp_path, ScriptedSource.of(*batches), sink, operators=[deadband])
+        asyncio.run(finish(definition))
+    assert values(sink) == [1.0, 1.2], (
+        "the first row of the second run passes: nothing is remembered"
+    )
+    (line,) = books(tmp_path / "outbox")["losses"]
+    assert (line["part"], line["kind"], line["rows"]) == ("common/deadband", "reset", 0)
 
 
 def test_rejected_payloads_reach_the_sink_that_asks_for_them_and_the_log(
