@@ -67,12 +67,13 @@ def _bad_rows(
 ) -> pl.Series | None:
     """Mask of the rows that lack a required value or hold one that misfits; None if all is well."""
     bad: pl.Series | None = None
-    for name, field in fields.items():
-        allowed = raw[name].null_count() if field.optional else 0
-        if frame[name].null_count() > allowed:
-            wrong = frame[name].is_null()
+    columns = zip(fields.values(), raw.get_columns(), frame.get_columns(), strict=True)
+    for field, given, column in columns:
+        allowed = given.null_count() if field.optional else 0
+        if column.null_count() > allowed:
+            wrong = column.is_null()
             if field.optional:
-                wrong = wrong & raw[name].is_not_null()
+                wrong = wrong & given.is_not_null()
             bad = wrong if bad is None else bad | wrong
     return bad
 

@@ -183,18 +183,19 @@ class MqttSource(Endpoint, Source):
     async def _gather(self, connection: Connection) -> Messages:
         """The messages of one batch, all of one connection; none if none came for a while."""
         messages, pace = Messages(connection.generation), self._pace
+        clock, batch = self._clock, self._batch
         if not self._read(connection, messages):
             await connection.wait(_PATIENCE)
         if messages.generation != connection.generation:
             return messages
-        ends = self._clock.steady() + self._batch.wait
-        while len(messages) < self._batch.rows and messages.size < _MOST_BYTES:
-            left = ends - self._clock.steady()
+        ends = clock.steady() + batch.wait
+        while len(messages) < batch.rows and messages.size < _MOST_BYTES:
+            left = ends - clock.steady()
             if left <= 0 or connection.generation != messages.generation:
                 break
             if messages and pace.stalled(connection.outstanding):
                 return messages
-            await self._clock.sleep(min(left, pace.nap(connection.outstanding)))
+            await clock.sleep(min(left, pace.nap(connection.outstanding)))
             if not self._read(connection, messages) and not messages:
                 return messages
         pace.ended(connection.outstanding)
