@@ -36,8 +36,8 @@ def run(*pipelines: "Pipeline", once: bool = False) -> None:
     """
     import asyncio
 
-    runner = import_module("edge.runner")
-    asyncio.run(runner.run(pipelines, once=once))
+    process = import_module("edge.process")
+    asyncio.run(process.run(pipelines, once=once))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,15 @@
-"""The intake loop, source -> operators -> outbox, with the links beside it; orderly stop."""
+"""The intake loop, source -> operators -> outbox, with the links beside it."""
 
 import asyncio
-import contextlib
 import logging
-import signal
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 import polars as pl
 
 from edge.clock import Clock
 from edge.component import off_loop
-from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull, OutboxLocked
+from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull
 from edge.flow import Flow, Outcome
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
@@ -57,6 +55,7 @@ class Runner:
             clock=self._clock,
         )
         self.links = self._make_links()
+        self.running = False
         self._flow: Flow | None = None
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
@@ -97,6 +96,7 @@ class Runner:
             raise
         name, folder = self.pipeline.name, self._folder
         log.info("pipeline %r: started, outbox %s in %s", name, self.outbox.id, folder)
+        self.running = True
 
     async def run(self, stop: asyncio.Event, once: bool = False) -> None:
         """Until `stop` is set; with `once` until the source has ended and the outbox is empty."""
@@ -349,49 +349,3 @@ async def _cancel(*tasks: "asyncio.Task[object]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def run(pipelines: Sequence[Pipeline], *, once: bool = False) -> None:
-    """Run pipelines until SIGTERM or SIGINT; with `once` until their finite sources are done.
-
-    Raises DefinitionError, OutboxLocked, or TooManyFailures after everything has stopped orderly.
-    """
-    _check_once(pipelines, once)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.add_signal_handler(number, stop.set)
-    runners = [Runner(pipeline) for pipeline in pipelines]
-    results = await asyncio.gather(
-        *(_run_one(runner, stop, once) for runner in runners), return_exceptions=True
-    )
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-
-
-def _check_once(pipelines: Sequence[Pipeline], once: bool) -> None:
-    endless = [pipeline.name for pipeline in pipelines if once and not pipeline.source.finite]
-    if endless:
-        raise DefinitionError(
-            f"--once: the source of {endless[0]!r} never ends by itself; run it without --once"
-        )
-
-
-async def _run_one(runner: Runner, stop: asyncio.Event, once: bool) -> None:
-    """One pipeline from open to close; if it fails, the others are stopped too."""
-    try:
-        await runner.open(stop)
-        try:
-            await runner.run(stop, once)
-        finally:
-            await runner.close()
-    except OutboxLocked as locked:
-        if not stop.is_set():
-            stop.set()
-            raise
-        log.info("pipeline %r: told to stop while it waited; %s", runner.pipeline.name, locked)
-    except BaseException:
-        stop.set()
-        raise

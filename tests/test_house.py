@@ -24,6 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each may import its own row and those below it.
 LAYERS = [
     {"cli", "demo", "__main__"},
+    {"process"},
     {"runner", "dashboard", "deploy"},
     {"flow", "rejected"},
     {"pipeline", "link"},

@@ -3,6 +3,10 @@
 import json
 import logging
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class TextLines(logging.Formatter):
@@ -14,6 +18,19 @@ class TextLines(logging.Formatter):
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints on a terminal, above what moves there; a warning is yellow, an error red."""
+
+    def __init__(self, console: "Console") -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One event."""
+        style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno)
+        self._console.print(self.format(record), style=style, markup=False)
 
 
 class JsonLines(logging.Formatter):

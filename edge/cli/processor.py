@@ -2,13 +2,21 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edge.cli.screen import terminal
 from edge.errors import DefinitionError, Fault
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edge.pipeline import Pipeline
+    from edge.process import Beside
 
 log = logging.getLogger("edge.cli")
 
@@ -39,7 +47,7 @@ def run(
     gc.disable()
     import asyncio
 
-    from edge import runner
+    from edge import process
     from edge.pipeline import Pipeline, load
 
     gc.freeze()
@@ -54,9 +62,20 @@ def run(
     faults.extend(_shared_outboxes({str(p.file): p.outbox_folder() for p in pipelines}))
     if faults:
         raise DefinitionError(*faults)
-    start_logging(log_format, log_level)
+    console = terminal(stderr=True) if sys.stderr.isatty() and log_format == "text" else None
+    start_logging(log_format, log_level, console)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
-    asyncio.run(runner.run(pipelines, once=once))
+    beside = _progress(pipelines, console) if console else None
+    asyncio.run(process.run(pipelines, once=once, beside=beside))
+
+
+def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "Beside | None":
+    """What moves below the log; nothing where rows are printed between it."""
+    from edge.cli.progress import Progress
+    from edge.pipeline.binding import kind_of
+
+    sinks = [branch.sink for pipeline in pipelines for branch in pipeline.sinks.values()]
+    return None if "console" in map(kind_of, sinks) else Progress(console)
 
 
 def demo(
@@ -71,11 +90,14 @@ def demo(
     raise typer.Exit(main(out))
 
 
-def start_logging(form: str, level: str) -> None:
-    """Log to standard error, one line an event; `json` gives one object a line."""
-    from edge.cli.journal import JsonLines, TextLines
+def start_logging(form: str, level: str, console: "Console | None" = None) -> None:
+    """Log to standard error, one line an event; `json` gives one object a line.
 
-    lines = logging.StreamHandler()
+    console: a terminal on which warnings and errors are coloured.
+    """
+    from edge.cli.journal import ConsoleHandler, JsonLines, TextLines
+
+    lines = ConsoleHandler(console) if console else logging.StreamHandler()
     lines.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("edge").setLevel(level.upper())
