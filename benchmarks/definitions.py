@@ -13,7 +13,7 @@ AT_ONCE = "{size: 8MiB, every: 1s}"
 class Definition(NamedTuple):
     """One MQTT pipeline into a bucket at `bucket_port` of this machine.
 
-    roll: when entries become parcels; empty: the sink's default.
+    roll: when entries become parcels; empty: the sink's default. form: of the objects.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Definition(NamedTuple):
     qos: int
     bucket_port: int = 1  # tcpmux: nobody listens, the link is down
     roll: str = ""
+    form: str = "ndjson"
 
     def write(self, folder: Path) -> Path:
         """The definition as a file in `folder`."""
@@ -50,7 +51,7 @@ sinks:
     s3:
       bucket: bench
       prefix: readings/
-      format: ndjson
+      format: {self.form}
       compression: zstd
       region: eu-west-1
       endpoint_url: http://127.0.0.1:{self.bucket_port}

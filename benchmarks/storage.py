@@ -40,7 +40,14 @@ class Stored(NamedTuple):
 
 def at_rest(plan: Plan) -> list[Row]:
     """Readings in an outbox whose bucket is away, then is back, and one whose bucket is there."""
-    found = interleave(plan, {"edge": partial(_store, plan, 0), "QoS 1": partial(_store, plan, 1)})
+    found = interleave(
+        plan,
+        {
+            "edge": partial(_store, plan, 0),
+            "QoS 1": partial(_store, plan, 1),
+            "Parquet": partial(_store, plan, 0, "parquet"),
+        },
+    )
 
     def row(
         measure: str, of: Callable[[Stored], float], bar: Bar | None = None, name: str = "edge"
@@ -54,26 +61,28 @@ def at_rest(plan: Plan) -> list[Row]:
         row("written per entry byte", attrgetter("live"), Bar("at most", 3.0)),
         row("written per entry byte, outage", attrgetter("outage")),
         row("written per entry byte, QoS 1", attrgetter("live"), name="QoS 1"),
+        row("at rest per reading, Parquet", attrgetter("parcel"), Bar("at most", 25.0), "Parquet"),
+        row("written per entry byte, Parquet", attrgetter("live"), Bar("at most", 3.0), "Parquet"),
     ]
 
 
-def _store(plan: Plan, qos: int) -> Stored:
-    entries, parcels, outage = _outage(plan, qos)
+def _store(plan: Plan, qos: int, form: str = "ndjson") -> Stored:
+    entries, parcels, outage = _outage(plan, qos, form)
     return Stored(
         entries.entry_bytes / entries.rows,
         parcels.parcel_bytes / parcels.rows,
-        _live(plan, qos) / entries.entry_bytes,
+        _live(plan, qos, form) / entries.entry_bytes,
         outage / entries.entry_bytes,
     )
 
 
-def _outage(plan: Plan, qos: int) -> tuple[Buffered, Buffered, int]:
+def _outage(plan: Plan, qos: int, form: str) -> tuple[Buffered, Buffered, int]:
     """Three runs, because each stage must be seen at its end: as entries, as parcels, delivered.
 
     Returns what waited after the first and the second, and the bytes written by all.
     """
     with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
-        away = Definition("bench", broker.port, qos, roll=NEVER)
+        away = Definition("bench", broker.port, qos, roll=NEVER, form=form)
         entries, taken_in = _take_in(away, folder, broker, plan.messages, lambda now: True)
         rolling = away._replace(roll=AT_ONCE)
         parcels, rolled = _run_until(rolling, folder, lambda now: not now.entry_rows)
@@ -82,10 +91,10 @@ def _outage(plan: Plan, qos: int) -> tuple[Buffered, Buffered, int]:
     return entries, parcels, taken_in + rolled + delivered
 
 
-def _live(plan: Plan, qos: int) -> int:
+def _live(plan: Plan, qos: int, form: str) -> int:
     """The bytes written when the link is up all the time."""
     with plan.scratch() as folder, Broker(FLOOD, folder) as broker, Bucket() as bucket:
-        definition = Definition("bench", broker.port, qos, bucket.port, AT_ONCE)
+        definition = Definition("bench", broker.port, qos, bucket.port, AT_ONCE, form)
         return _take_in(definition, folder, broker, plan.messages, lambda now: not now.rows)[1]
 
 
