@@ -16,6 +16,7 @@ from edge.component import Stream
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
 from edge.outbox.packed import PACKED, sent_bytes
+from edge.outbox.room import sync_folder
 from edge.sinks import Receipt
 from edge.sinks.partition import Partitioned
 
@@ -65,7 +66,7 @@ class FileSink(Partitioned):
             # Other bytes: the outbox is a restored copy that counts anew what was already sent.
             same = await asyncio.to_thread(_holds, place, content)
             # Its name may not be safe yet: the try that wrote it may have ended right there.
-            await asyncio.to_thread(_sync_folder, place.parent)
+            await asyncio.to_thread(sync_folder, place.parent)
         except OSError as error:
             raise LinkDown(
                 f"cannot write {place}: {error.strerror}; make room, or mend the disk or its"
@@ -84,7 +85,7 @@ async def _write_whole(place: Path, content: Iterable[bytes]) -> None:
         await file.flush()
         await asyncio.to_thread(os.fsync, file.fileno())
     await aiofiles.os.rename(unfinished, place)
-    await asyncio.to_thread(_sync_folder, place.parent)
+    await asyncio.to_thread(sync_folder, place.parent)
 
 
 def _holds(place: Path, content: Iterable[bytes]) -> bool:
@@ -98,12 +99,4 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)
