@@ -4,8 +4,6 @@ boto3 costs 160 ms and 30 MB, and making a client already asks for credentials, 
 the link is away: so both wait for the first call, which backs off and tries again by itself.
 """
 
-import asyncio
-import contextlib
 import functools
 import io
 import os
@@ -15,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, PrivateAttr
 
-from edge.component import Component
+from edge.component import Component, in_thread
 
 T = TypeVar("T")
 
@@ -94,36 +92,6 @@ class AwsService(Component):
             # A client made without credentials never looks for them again.
             self._client = None
             raise
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run a network call in a daemon thread of its own.
-
-    Not asyncio's shared threads: a black hole holds a call for a minute, which would starve the
-    intake of the few there are, and the process would wait for it at its end.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(error: BaseException | None, result: Any) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error, result = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, error, result)
-
-    threading.Thread(target=run, name="edge-aws", daemon=True).start()
-    return await done
 
 
 _session_lock = threading.Lock()

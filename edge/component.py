@@ -1,8 +1,10 @@
 """What sources, operators and sinks share: options, lookup by name, durations and sizes."""
 
 import asyncio
+import contextlib
 import importlib
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -173,11 +175,44 @@ async def off_loop(
     """Do columnar work on `rows` rows without holding up the event loop: in a worker thread.
 
     A batch of few rows is done at once, which costs half as much; None: nobody knows how long the
-    work takes.
+    work takes, or whether it ever ends.
     """
-    if rows is not None and rows <= _FEW_ROWS:
+    if rows is None:
+        return await in_thread(work, *args, **options)
+    if rows <= _FEW_ROWS:
         return work(*args, **options)
     return await asyncio.to_thread(work, *args, **options)
+
+
+async def in_thread(work: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+    """Run what may take long in a daemon thread of its own.
+
+    Not asyncio's shared threads: a black hole holds a network call for a minute, a user's function
+    may never return. That would starve others of the few there are, and the process would wait
+    for it at its end.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def settle(error: BaseException | None, result: Any) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error, result = None, None
+        try:
+            result = work(*args, **options)
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error, result)
+
+    threading.Thread(target=run, name="edge-work", daemon=True).start()
+    return await done
 
 
 class Stream(NamedTuple):

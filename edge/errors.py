@@ -45,6 +45,13 @@ class DataError(EdgeError):
     """These rows cannot be processed. The runner rejects them with the reason and goes on."""
 
 
+class TooManyFailures(EdgeError):
+    """More rows fail in operators than can be set aside: the definition is wrong, not the data.
+
+    Ends the process with 1, at its last commit.
+    """
+
+
 class LinkDown(EdgeError):
     """The destination or broker cannot be reached now. The link backs off and tries again."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from edge.codec import pack, rows_as_json
-from edge.errors import DataError
+from edge.errors import DataError, TooManyFailures
 from edge.expression import rows_where
 from edge.operators import Operator
 from edge.outbox.model import Kept, Loss, NewEntry, Reject, Remembered
@@ -184,6 +184,8 @@ class Flow:
         before = self._whole()
         try:
             done = self._rows(frame, ending=False)
+        except TooManyFailures:
+            raise
         except Exception as error:
             self.restore({piece.name: Kept(piece.shape, (piece.body,)) for piece in before})
             if frame.height == 1:
@@ -240,8 +242,5 @@ def _set_aside(row: pl.DataFrame, error: Exception, outcome: Outcome) -> None:
     else:
         reason = "".join(traceback.format_exception(error)).strip()
         log.error("a row failed and is set aside: %s", reason)
-    payload = rows_as_json(row)[0]
-    summary = reason.splitlines()[-1]
     outcome.counts["pipeline", "failed"] += 1
-    outcome.losses.append(Loss("pipeline", "failed", 1, len(payload), summary))
-    outcome.rejects.append(Reject(reason, payload))
+    outcome.rejects.append(Reject(reason, rows_as_json(row)[0], failed=True))

@@ -159,9 +159,11 @@ class Link:
             await self._outbox.call(
                 "roll", self.name, entries[:count], encoded.parcels, encoded.refused, rest
             )
-        except OutboxFull as full:
-            log.debug("sink %r: %d entries cannot be rolled: %s", self.name, len(entries), full)
+        except (OutboxFull, MemoryError) as problem:
+            log.debug("sink %r: %d entries cannot be rolled: %r", self.name, len(entries), problem)
             fewer = len(entries) > 1
+            if isinstance(problem, MemoryError) and not fewer:
+                raise
             self._divisor *= 2 if fewer else 1
             return fewer
         finally:

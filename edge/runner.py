@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 import polars as pl
 
 from edge.clock import Clock
-from edge.component import off_loop
-from edge.errors import DataError, DefinitionError, EdgeError, OutboxFull
+from edge.component import in_thread, off_loop
+from edge.errors import DataError, DefinitionError, OutboxFull, TooManyFailures
 from edge.flow import Flow, Outcome
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
@@ -28,10 +28,6 @@ ATTEMPTS = 3  # of one batch before its rows are tried apart
 FAILED_PER_MINUTE = 1_000
 
 _SOURCE = "source"
-
-
-class TooManyFailures(EdgeError):
-    """More rows fail in operators than can be set aside: the definition is wrong, not the data."""
 
 
 class Runner:
@@ -61,7 +57,15 @@ class Runner:
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
         self._failed: deque[float] = deque()
-        self._rejected = RejectedLog(pipeline.name, self._clock)
+        self._rejected = RejectedLog(
+            pipeline.name, self._clock, "payload rejected", "payloads rejected"
+        )
+        self._set_aside = RejectedLog(
+            pipeline.name,
+            self._clock,
+            "row failed and is set aside",
+            "rows failed and are set aside",
+        )
 
     def _make_links(self) -> dict[str, Link]:
         pipeline = self.pipeline
@@ -106,7 +110,6 @@ class Runner:
         intake = asyncio.create_task(self._intake(stopping))
         try:
             await asyncio.wait({intake, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({intake}, timeout=STOP_GRACE)
             ended = intake.done() and intake.result()
             if ended and once:
                 await self._drain(stopping)
@@ -116,8 +119,14 @@ class Runner:
         finally:
             for link in self.links.values():
                 link.stop()
-            _, late = await asyncio.wait(links, timeout=STOP_GRACE)
-            await _cancel(stopping, upkeep, intake, *late)
+            _, late = await asyncio.wait({intake, *links}, timeout=STOP_GRACE)
+            if late:
+                log.info(
+                    "pipeline %r: work under way is left, it is done again", self.pipeline.name
+                )
+            await _cancel(stopping, upkeep, *late)
+        if intake.done() and not intake.cancelled():
+            intake.result()
 
     async def step(self) -> bool:
         """Take the next arrival, if one comes now. False once a finite source has ended."""
@@ -136,6 +145,7 @@ class Runner:
         try:
             await self._leave_arrivals()
             self._rejected.tell(at_once=True)
+            self._set_aside.tell(at_once=True)
             await self._note_source(at_once=True)
             await self._source.close()
             for link in self.links.values():
@@ -204,15 +214,18 @@ class Runner:
         for attempt in range(ATTEMPTS):
             try:
                 return await off_loop(flow.rows(frame), flow.process, frame)
+            except TooManyFailures:
+                raise
             except Exception as error:
                 restored = await self.outbox.call("restore")
                 await asyncio.to_thread(flow.restore, restored.memory)
-                if isinstance(error, DataError):
-                    break
+                if isinstance(error, DataError | MemoryError):
+                    break  # the same again, or a smaller piece fits
                 log.warning(
                     "a batch of %d rows failed, try %d: %r", frame.height, attempt + 1, error
                 )
-        outcome = await asyncio.to_thread(flow.isolate, frame)
+        outcome = await in_thread(flow.isolate, frame)
+        self._set_aside.add(outcome.rejects)
         self._limit_failures(len(outcome.rejects))
         return outcome
 
@@ -237,7 +250,7 @@ class Runner:
         frame = as_rows(arrival.rejects, self._clock.now())
         flow = await self._flow_for(arrival.frame)
         try:
-            more = await asyncio.to_thread(flow.process_rejects, frame)
+            more = await in_thread(flow.process_rejects, frame)
         except Exception:
             log.exception("sink %r: its operators fail on rejected rows", self.pipeline.rejected)
             return
@@ -279,7 +292,7 @@ class Runner:
         if self._bound.source_columns is not None:
             empty = pl.DataFrame(schema=self._bound.source_columns)
             flow = await self._flow_for(empty)  # also when all rows came before a restart
-            outcome = await asyncio.to_thread(flow.process, empty, True)
+            outcome = await in_thread(flow.process, empty, True)
             await self._commit(outcome, None)
 
     async def _drain(self, stopping: "asyncio.Task[bool]") -> None:
@@ -301,6 +314,7 @@ class Runner:
                     await self._clock.sleep(0)
                 await self._note_source()
                 self._rejected.tell()
+                self._set_aside.tell()
             except Exception:
                 log.exception("outbox %s: upkeep failed", self._folder)
             await self._clock.sleep(UPKEEP if not self._owed else 0.1)

@@ -6,15 +6,13 @@ a seed that fails fails again.
 
 import argparse
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +23,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.outbox.inspection import status
 from tests.broker import Broker
-from tests.cloud import REGION, Cloud
+from tests.cloud import Cloud
+from tests.processor import Processor, until
 from tests.proxy import Proxy
 
 BUCKET, QUEUE = "lake", "alarms"
 DEVICES = 7
 BAND = 0.5
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 KEEPING = "allow_anonymous true\nmax_queued_messages 0"
 """A broker that keeps every message of a session while nobody is there, as ours does."""
 FLAPS = ("up", "up", "up", "refuse", "reset", "lose_answer", "slow")
@@ -110,48 +108,6 @@ def expected(given: list[Row]) -> dict[str, list[int]]:
     return {"all": [row["n"] for row in kept], "changed": changed, "alarms": alarms}
 
 
-class Processor:
-    """`edge run` in a folder of its own, started and killed."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._folder = folder
-        self._arguments = arguments
-        self._log = folder / "processor.log"
-
-    @contextmanager
-    def running(self, word: bytes = b": started") -> Iterator["subprocess.Popen[bytes]"]:
-        """One life of it, from the moment that its log says `word`: it owns the outbox."""
-        environment = os.environ | dict.fromkeys(_KEYS, "test") | {"AWS_DEFAULT_REGION": REGION}
-        command = [sys.executable, "-m", "edge", "run", "killed.yaml", *self._arguments]
-        said = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(command, cwd=self._folder, env=environment, stderr=log)
-        try:
-            until(lambda: word in self._since(said) or process.poll() is not None)
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-    def _since(self, said: int) -> bytes:
-        with self._log.open("rb") as log:
-            log.seek(said)
-            return log.read()
-
-    def tail(self) -> str:
-        """Its last words."""
-        return self._log.read_text(errors="replace")[-3000:]
-
-
-def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
-    """Look again and again; raises TimeoutError when it does not happen."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > deadline:
-            raise TimeoutError("not within its time")
-        time.sleep(0.01)
-
-
 @contextmanager
 def flapping(proxy: Proxy, chance: random.Random) -> Iterator[None]:
     """The link comes and goes; up again at the end."""
@@ -187,7 +143,7 @@ def run_dataset(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
     lines = "".join(json.dumps(row) + "\n" for row in given)
     (folder / "readings.ndjson").write_text(lines)
     with _furnished(folder, cloud, "source: {dataset: {path: readings.ndjson}}", 0.005) as proxy:
-        processor = Processor(folder, "--once")
+        processor = Processor(folder / "killed.yaml", "--once")
         with flapping(proxy, chance):
             kill_again_and_again(processor, kills, chance)
         with processor.running() as process:
@@ -203,7 +159,7 @@ def run_mqtt(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
         broker = stack.enter_context(Broker(folder / "broker", KEEPING))
         source = f"source: {{mqtt: {{url: 'mqtt://127.0.0.1:{broker.port}', topics: 'p/+'}}}}"
         proxy = stack.enter_context(_furnished(folder, cloud, source, 0.0))
-        processor = Processor(folder)
+        processor = Processor(folder / "killed.yaml")
         with processor.running(b": connected to"):
             pass  # the broker keeps a session for it from now on
         publisher = threading.Thread(target=_publish, args=(broker.port, given, kills * 0.8))

@@ -90,6 +90,17 @@ def test_links_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_every_fault_names_the_test_that_makes_it_happen() -> None:
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
+    faults = [row for row in rows if not row.startswith(("| fault ", "| ---"))]
+    assert faults
+    for row in faults:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
 def test_the_readme_can_be_read_in_one_sitting() -> None:
     assert README.count("\n") < 400
 

@@ -30,7 +30,7 @@ LAYERS = [
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
     {"mqtt", "aws", "lines"},
-    {"codec", "expression", "keyed"},
+    {"codec", "expression", "keyed", "timeout"},
     {"outbox"},
     {"component"},
     {"errors", "clock"},

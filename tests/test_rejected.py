@@ -17,7 +17,7 @@ def test_rejected_payloads_are_a_line_at_once_and_one_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = HandClock()
-    lines = RejectedLog("press", clock)
+    lines = RejectedLog("press", clock, "payload rejected", "payloads rejected")
     with caplog.at_level(logging.WARNING, "edge.rejected"):
         lines.add(rejected("payload is not JSON: unexpected end", 3))
         lines.add(rejected("field 'x' is missing", 400))
@@ -35,12 +35,8 @@ def test_rejected_payloads_are_a_line_at_once_and_one_a_minute(
     assert [record.getMessage() for record in caplog.records] == [
         "pipeline 'press': 3 payloads rejected, the first from plant/a: "
         f"payload is not JSON: unexpected end{more}",
-        "pipeline 'press': 412 more rejected since, the first from plant/a: "
-        f"field 'x' is missing{more}",
-        *[
-            "pipeline 'press': 1 more rejected since, the first from plant/a: "
-            f"field 'z' is missing{more}"
-        ]
+        f"pipeline 'press': 412 more since, the first from plant/a: field 'x' is missing{more}",
+        *[f"pipeline 'press': 1 more since, the first from plant/a: field 'z' is missing{more}"]
         * 2,
     ]
     assert "secret" not in caplog.text

@@ -12,6 +12,7 @@ import pytest
 from pydantic import PrivateAttr
 
 from edge.component import Stream
+from edge.errors import TooManyFailures
 from edge.operators import Operator
 from edge.operators.deadband import Deadband
 from edge.operators.derive import Derive
@@ -21,7 +22,7 @@ from edge.outbox import Outbox
 from edge.outbox.inspection import books, status
 from edge.outbox.model import Limits, Reject
 from edge.pipeline import Branch, Pipeline
-from edge.runner import Runner, TooManyFailures
+from edge.runner import Runner
 from edge.sources import Source
 from edge.sources.dataset import DatasetSource
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource, rows

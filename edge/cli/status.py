@@ -147,9 +147,10 @@ def _headline(name: str, found: Mapping[str, Any]) -> str:
     hours = room["hours_until_full"]
     full = "" if hours is None else f", full in {hours:.1f} h"
     most = f" of {format_size(room['max_bytes'])}" if room["max_bytes"] else ""
+    failed = f", {found['rows_failed']:,} failed" if found["rows_failed"] else ""
     words = [
         f"{name}: {'running' if found['running'] else 'not running'}",
-        f"{rows_of(found['rows_read'])} read, {found['rows_rejected']:,} rejected",
+        f"{rows_of(found['rows_read'])} read, {found['rows_rejected']:,} rejected{failed}",
         f"outbox {format_size(room['bytes'])}{most}{full}",
         *(f"does not balance: {equation}" for equation in found["imbalances"]),
     ]

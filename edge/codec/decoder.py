@@ -11,6 +11,7 @@ from edge.codec.objects import ObjectReader
 from edge.codec.record import COLUMN_TYPES, FieldSpec, Record
 from edge.codec.rows import Decoded, Raw, settle
 from edge.codec.values import read_raw, read_values
+from edge.component import format_size
 
 
 class Decoder:
@@ -59,6 +60,16 @@ class Decoder:
         """
         if not payloads:
             return self._nothing()
+        try:
+            return self._decode(payloads)
+        except MemoryError:
+            if len(payloads) == 1:
+                size = format_size(len(payloads[0]))
+                return self._rejected(f"payload is too large for this machine's memory, got {size}")
+        half = len(payloads) // 2
+        return _joined(self.decode(payloads[:half]), self.decode(payloads[half:]), half)
+
+    def _decode(self, payloads: Sequence[bytes]) -> Decoded:
         if self._record.format == "raw":
             return self._settled(read_raw(payloads))
         if self._record.format == "value":
@@ -136,6 +147,12 @@ class Decoder:
         assert self._fields is not None
         return settle(raw, self._fields, self._record.timezone)
 
+    def _rejected(self, reason: str) -> Decoded:
+        """One payload that did not become rows."""
+        return self._nothing()._replace(
+            origin=pl.Series([], dtype=pl.UInt32), rejects=[(0, reason)]
+        )
+
     def _nothing(self) -> Decoded:
         return Decoded(pl.DataFrame(schema=self.columns or {}), None, [])
 
@@ -145,6 +162,21 @@ class Decoder:
         unknown = dict.fromkeys(range(len(payloads)), "payload has no field")
         reasons = {**unknown, **reader.read(payloads).rejects}
         return Decoded(pl.DataFrame(), pl.Series([], dtype=pl.UInt32), sorted(reasons.items()))
+
+
+def _joined(head: Decoded, tail: Decoded, payloads: int) -> Decoded:
+    """What two halves of some payloads became, of which the first has so many, as one."""
+    origins = [
+        pl.int_range(half.frame.height, dtype=pl.UInt32, eager=True)
+        if half.origin is None
+        else half.origin
+        for half in (head, tail)
+    ]
+    return Decoded(
+        pl.concat([half.frame for half in (head, tail) if half.frame.width] or [head.frame]),
+        pl.concat([origins[0], (origins[1] + payloads).cast(pl.UInt32)]),
+        [*head.rejects, *((index + payloads, reason) for index, reason in tail.rejects)],
+    )
 
 
 def _header(payloads: Sequence[bytes]) -> Sequence[str]:

@@ -37,6 +37,7 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
         "outbox_id": meta.get("outbox"),
         "rows_read": source.get("read", 0),
         "rows_rejected": source.get("rejected", 0),
+        "rows_failed": counters.get("pipeline", {}).get("failed", 0),
         "source": _source_status(meta.get("source")),
         "ledger": counters,
         "imbalances": ledger.imbalances(counters),

@@ -148,15 +148,16 @@ def regain(db: sqlite3.Connection, part: str, reason: str, rows: int, size: int)
 
 def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
     """Keep the latest rejected payloads (their first 64 KiB), and list them as losses by cause."""
-    rows: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
+    rows: Counter[tuple[str, str, str]] = Counter()
+    sizes: Counter[tuple[str, str, str]] = Counter()
     for item in rejects:
-        reason = cause(item.reason)
-        if reason not in rows and len(rows) >= _REASONS_PER_COMMIT:
-            reason = "several reasons"
-        rows[reason] += 1
-        sizes[reason] += len(item.payload)
-    lose(db, [Loss("source", "rejected", rows[r], sizes[r], r) for r in rows], now)
+        what = ("pipeline", "failed") if item.failed else ("source", "rejected")
+        line = (*what, cause(item.reason.splitlines()[-1] if item.failed else item.reason))
+        if line not in rows and len(rows) >= _REASONS_PER_COMMIT:
+            line = (*what, "several reasons")
+        rows[line] += 1
+        sizes[line] += len(item.payload)
+    lose(db, [Loss(*line[:2], rows[line], sizes[line], line[2]) for line in rows], now)
     db.executemany(
         "INSERT INTO rejected (time, reason, topic, size, payload) VALUES (?, ?, ?, ?, ?)",
         [

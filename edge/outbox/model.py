@@ -24,11 +24,15 @@ class SinkLimits(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """One payload that did not become rows, and why. `topic` is the topic or file it came from."""
+    """One payload that did not become rows, and why. `topic` is the topic or file it came from.
+
+    failed: it is a row that an operator could not process, as JSON.
+    """
 
     reason: str
     payload: bytes
     topic: str | None = None
+    failed: bool = False
 
 
 class NewEntry(NamedTuple):
@@ -116,7 +120,7 @@ class Commit(NamedTuple):
     position: None leaves the stored position as it is.
     counts: what is added to the ledger, by (part, counter): `("source", "read"): 500`,
         `("common/filter", "filtered"): 12`. Rows appended per sink are counted by the outbox.
-    rejects: kept for `edge outbox` within bounds; each is also listed as a loss of the source.
+    rejects: kept for `edge outbox` within bounds; each is also listed as a loss.
     losses: lines of the list of losses only; their counters are in `counts`.
     """
 
