@@ -47,6 +47,13 @@ def decode(payloads: Sequence[bytes], **record: Any) -> Decoded:
     return Record(**record).decoder().decode(payloads)
 
 
+@pytest.fixture(params=["few", "many"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Payloads read as a small batch is, and as a large one."""
+    if request.param == "many":
+        monkeypatch.setattr("edge.codec.few.MOST", 0)
+
+
 def rows(payload: bytes, **record: Any) -> list[dict[str, Any]]:
     decoded = decode([payload], **record)
     assert not decoded.rejects
@@ -72,6 +79,7 @@ def test_a_reading_becomes_typed_columns() -> None:
     assert decoded.origin is None
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("kind", "value", "became"),
     [
@@ -107,6 +115,7 @@ def test_a_type_takes_what_it_says(kind: str, value: str, became: object) -> Non
     assert rows(b'{"x":%s}' % value.encode(), fields={"x": kind}) == [{"x": became}]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
@@ -148,6 +157,7 @@ def test_a_missing_value_is_null_only_if_optional() -> None:
     assert reason(b"{}", fields={"x": "float"}) == "field 'x' is missing"
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -183,6 +193,7 @@ def test_a_bad_payload_is_rejected_and_its_neighbours_go_on(payload: bytes) -> N
     assert decoded.origin.to_list() == [0, 2]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -268,6 +279,24 @@ def test_a_payload_gives_the_same_whatever_came_with_it(
         mine = [row for row, number in zip(together, origin, strict=True) if number == index]
         said = [reasons[index]] if index in reasons else []
         assert (repr(mine), said) == (repr(_alone(record, payload)[0]), _alone(record, payload)[1])
+
+
+@pytest.mark.parametrize("fields", [FIELDS, QUICK, {"device": "str", "ts": "timestamp_s"}])
+@settings(max_examples=200, deadline=None)
+@given(payloads=st.lists(PAYLOADS, min_size=1, max_size=6))
+def test_a_small_batch_gives_what_a_large_one_gives(
+    fields: dict[str, Any], payloads: list[bytes]
+) -> None:
+    small, large = decode(payloads, fields=fields), _decode_as_many(payloads, fields)
+    assert repr(small.frame.rows()) == repr(large.frame.rows())
+    assert small.frame.schema == large.frame.schema
+    assert list(small.rejects) == list(large.rejects)
+
+
+def _decode_as_many(payloads: list[bytes], fields: dict[str, Any]) -> Decoded:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge.codec.few.MOST", 0)
+        return decode(payloads, fields=fields)
 
 
 @settings(max_examples=200, deadline=None)
@@ -524,9 +553,11 @@ def test_the_ending_tells_form_and_compression() -> None:
     assert extension("parquet", "zstd") == "parquet"
 
 
-def test_an_entry_gives_back_its_rows() -> None:
-    assert_frame_equal(unpack(pack(FRAME)), FRAME)
-    assert pack(FRAME) == pack(FRAME.clone())
+@pytest.mark.parametrize("times", [1, 10_000], ids=["few rows", "many rows"])
+def test_an_entry_gives_back_its_rows(times: int) -> None:
+    frame = pl.concat([FRAME] * times)
+    assert_frame_equal(unpack(pack(frame)), frame)
+    assert pack(frame) == pack(frame.clone())
 
 
 # Speed

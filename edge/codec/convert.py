@@ -7,9 +7,9 @@ import polars as pl
 
 from edge.codec.record import TIMESTAMP, FieldSpec
 
-_END = 7_258_118_400  # 2200-01-01 in seconds
+YEAR_2200 = 7_258_118_400  # in seconds since 1970
 _YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
-_UNITS = {"timestamp_s": 1, "timestamp_ms": 10**3, "timestamp_us": 10**6, "timestamp_ns": 10**9}
+UNITS = {"timestamp_s": 1, "timestamp_ms": 10**3, "timestamp_us": 10**6, "timestamp_ns": 10**9}
 _ZONED = "%+"
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f")
 
@@ -86,7 +86,7 @@ def _timestamp(values: pl.Series, kind: str, zone: str) -> pl.Series:
             return parse_times(values, zone)
         return pl.repeat(None, len(values), dtype=TIMESTAMP, eager=True)
     exact = kind in ("timestamp_us", "timestamp_ns")
-    return _from_number(_int(values) if exact else _float(values), _UNITS[kind])
+    return _from_number(_int(values) if exact else _float(values), UNITS[kind])
 
 
 def _from_datetime(values: pl.Series, zone: str) -> pl.Series:
@@ -98,8 +98,8 @@ def _from_number(values: pl.Series, unit: int) -> pl.Series:
     # Least and greatest first: a mask is made only where one of them is outside.
     least: Any = values.min()
     greatest: Any = values.max()
-    if least is not None and not (least >= 0 and greatest < _END * unit):
-        inside = ((values >= 0) & (values < _END * unit)).fill_null(False)
+    if least is not None and not (least >= 0 and greatest < YEAR_2200 * unit):
+        inside = ((values >= 0) & (values < YEAR_2200 * unit)).fill_null(False)
         values = values.set(~inside, None)
     micros = values // 1000 if unit == 10**9 else values * (10**6 // unit)
     if micros.dtype.is_float():

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from edge.codec.cells import CellReader
+from edge.codec.few import FewReader
 from edge.codec.infer import infer_columns, infer_objects
 from edge.codec.objects import ObjectReader
 from edge.codec.record import COLUMN_TYPES, FieldSpec, Record
@@ -50,6 +51,7 @@ class Decoder:
         self._fields = fields
         if fields is not None and self._record.format == "json":
             self._objects = ObjectReader(fields, self._record.rows)
+            self._few = None if self._record.rows else FewReader(fields, self._record.timezone)
         elif fields is not None:
             self._cells = CellReader({name: field.path or name for name, field in fields.items()})
 
@@ -80,6 +82,9 @@ class Decoder:
             self._use(infer_objects(payloads, self._record))
         if self._fields is None:
             return self._unread(payloads)
+        few = self._few.read(payloads) if self._few else None
+        if few is not None:
+            return Decoded(few, None, [])
         return self._settled(self._objects.read(payloads))
 
     def decode_lines(
