@@ -11,11 +11,11 @@ from edge.mqtt.seen import Seen, fingerprints
 
 
 def test_the_hash_is_the_one_that_outboxes_in_the_field_hold() -> None:
-    """If this fails polars hashes differently: change HASH, so that old memory is put aside."""
-    assert seen.HASH == "polars-2.1-rows"
+    """If this fails messages hash differently: change HASH, so that old memory is put aside."""
+    assert seen.HASH == "xxh3-64"
     assert fingerprints([b"plant/1", b"a"], [b'{"ts":1}', b""]) == [
-        4787871946502810856,
-        6536715010280318678,
+        1743199389363174414,
+        970730967732026843,
     ]
 
 
@@ -103,12 +103,12 @@ def test_hashes_of_another_version_are_put_aside(
     old = memory.snapshot(True)
     memory.hand_over({8: 222})
     change = memory.snapshot(False)
-    monkeypatch.setattr(seen, "HASH", "polars-9")
+    monkeypatch.setattr(seen, "HASH", "xxh4")
     with caplog.at_level(logging.WARNING):
         found = restored(old, change)
     assert not found.is_repeat(7, 111)
     assert found.subscriptions == ("a",)
     assert [record.getMessage() for record in caplog.records] == [
-        "packet ids remembered with hash 'polars-2.1-rows' are forgotten, this version has "
-        "'polars-9'; messages that the broker sends again now are taken twice"
+        "packet ids remembered with hash 'xxh3-64' are forgotten, this version has "
+        "'xxh4'; messages that the broker sends again now are taken twice"
     ]
