@@ -7,7 +7,7 @@ from pydantic import Field, PrivateAttr
 
 from edge.component import Stream
 from edge.errors import DefinitionError
-from edge.expression import TIMESTAMP, parse_timestamp, probe, require, reserve
+from edge.expression import TIMESTAMP, parse_timestamp, probe, require, reserve, with_columns
 from edge.operators import Operator
 
 Type = Literal["str", "int", "float", "bool", "json", "timestamp"]
@@ -56,7 +56,7 @@ class Cast(Operator):
         return sample.with_columns(self._casts).schema
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.with_columns_seq(self._casts)
+        return with_columns(frame, self._casts)
 
 
 def _to_str(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr, field_validator
 
 from edge.component import Stream
-from edge.expression import columns_read, compile_value, probe, reserve
+from edge.expression import columns_read, compile_value, probe, reserve, with_columns
 from edge.operators import Operator
 
 
@@ -67,7 +67,7 @@ class Derive(Operator):
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
         for step in self._steps:
-            frame = frame.with_columns_seq(step)
+            frame = with_columns(frame, step)
         return frame
 
 

@@ -36,4 +36,4 @@ class Select(Operator):
         return pl.Schema({name: columns[name] for name in self.columns})
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.select_seq(self.columns)
+        return pl.DataFrame([frame.get_column(name) for name in self.columns])
