@@ -13,14 +13,13 @@ from edge.clock import Clock
 from edge.codec import Record
 from edge.component import Duration, Names, Size, Stream, off_loop
 from edge.mqtt import Connection, Endpoint, Messages, Session
-from edge.mqtt.pace import Pace
+from edge.mqtt.gather import Gatherer
 from edge.mqtt.rows import Retained, RowReader
 from edge.mqtt.topics import Pattern, Topics
 from edge.sources import Arrival, Batch, Source, nothing
 
 _NEVER = 0xFFFFFFFF
 _MOST_BYTES = 16 * 2**20
-_PATIENCE = 0.9
 _RETAIN_HANDLING = {"skip": 2, "once": 1, "keep": 1}
 
 
@@ -91,11 +90,10 @@ class MqttSource(Endpoint, Source):
     )
 
     _folder: Path = PrivateAttr()
-    _batch: Batch = PrivateAttr()
     _clock: Clock = PrivateAttr()
     _session: Session = PrivateAttr()
     _reader: RowReader = PrivateAttr()
-    _pace: Pace = PrivateAttr(default_factory=Pace)
+    _gatherer: Gatherer = PrivateAttr()
     _connection: Connection | None = PrivateAttr(default=None)
 
     @field_validator("topics")
@@ -128,7 +126,8 @@ class MqttSource(Endpoint, Source):
         recognise = timed and self.qos == 1 and self.share is None
         decoder = record.decoder(topics.names)
         self._reader = RowReader(decoder, topics, self.retained, recognise, self.max_payload)
-        self._folder, self._batch, self._clock = stream.folder, batch, clock
+        self._gatherer = Gatherer(batch.rows, batch.wait, _MOST_BYTES, clock)
+        self._folder, self._clock = stream.folder, clock
         prefix = f"$share/{self.share}/" if self.share else ""
         self._session = Session(
             client_id=self.client_id or identity,
@@ -152,7 +151,7 @@ class MqttSource(Endpoint, Source):
 
     async def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         """Batches of messages; MQTT has no positions, so `position` is not used."""
-        filters, seen = self._session.filters, self._reader.seen
+        filters, seen, gatherer = self._session.filters, self._reader.seen, self._gatherer
         connection = Connection(self, self._session, self._folder, self._clock)
         known = seen.subscriptions
         self._connection = connection
@@ -166,10 +165,10 @@ class MqttSource(Endpoint, Source):
             while True:
                 if connection.generation != generation:
                     generation = connection.generation
-                    self._pace.reset(self.receive_maximum if self.protocol == "5" else 65_535)
+                    gatherer.pace.reset(self.receive_maximum if self.protocol == "5" else 65_535)
                     if not connection.kept and seen.forget_session():
                         yield Arrival(self._nothing())
-                messages = await self._gather(connection)
+                messages = await gatherer.gather(connection)
                 if connection.settled:
                     seen.subscribe(filters)
                 yield await self._arrival(messages, connection) if messages else None
@@ -179,33 +178,6 @@ class MqttSource(Endpoint, Source):
 
     def _nothing(self) -> pl.DataFrame:
         return pl.DataFrame(schema=self._reader.columns)
-
-    async def _gather(self, connection: Connection) -> Messages:
-        """The messages of one batch, all of one connection; none if none came for a while."""
-        messages, pace = Messages(connection.generation), self._pace
-        clock, batch = self._clock, self._batch
-        if not self._read(connection, messages):
-            await connection.wait(_PATIENCE)
-        if messages.generation != connection.generation:
-            return messages
-        ends = clock.steady() + batch.wait
-        while len(messages) < batch.rows and messages.size < _MOST_BYTES:
-            left = ends - clock.steady()
-            if left <= 0 or connection.generation != messages.generation:
-                break
-            if messages and pace.stalled(connection.outstanding):
-                return messages
-            await clock.sleep(min(left, pace.nap(connection.outstanding)))
-            if not self._read(connection, messages) and not messages:
-                return messages
-        pace.ended(connection.outstanding)
-        return messages
-
-    def _read(self, connection: Connection, messages: Messages) -> int:
-        unacknowledged, size = connection.outstanding, messages.size
-        count = connection.drain(messages, self._batch.rows)
-        self._pace.read(connection.outstanding - unacknowledged, messages.size - size)
-        return count
 
     async def _arrival(self, messages: Messages, connection: Connection) -> Arrival:
         rows = await off_loop(len(messages), self._reader.read, messages)

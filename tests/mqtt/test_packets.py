@@ -17,7 +17,10 @@ PINGRESP = b"\xd0\x00"
 def split(
     pieces: Sequence[bytes], five: bool = False, limit: int = 10**9, most: int = 2**20
 ) -> tuple[list[object], list[bytes], str | None]:
-    """All that a splitter makes of `pieces`: messages, other packets, the error that ended it."""
+    """All that a splitter makes of `pieces`: messages, other packets, the error that ended it.
+
+    What was no message goes with the connection when there is an error.
+    """
     splitter, messages, others = Splitter(five, most), Messages(), list[bytes]()
     found: list[object] = []
     try:
@@ -30,7 +33,7 @@ def split(
                 found += columns(messages)
                 messages = Messages()
     except LinkDown as error:
-        return found + columns(messages), others, str(error)
+        return found + columns(messages), [], str(error)
     return found + columns(messages), others, None
 
 
@@ -95,6 +98,7 @@ def test_any_bytes_cut_anywhere_end_alike(stream: bytes, places: list[int], five
 
 
 @given(st.binary(max_size=300), st.integers(0, 299), st.binary(min_size=1, max_size=1), PLACES)
+@example(b"\x00", 15, b"5", [71])
 def test_one_wrong_byte_in_good_packets_ends_alike(
     payload: bytes, place: int, byte: bytes, places: list[int]
 ) -> None:

@@ -1,0 +1,48 @@
+"""Messages of one batch: when to read, how long to nap, and when it is enough."""
+
+from edge.clock import Clock
+from edge.mqtt.connection import Connection
+from edge.mqtt.pace import Pace
+from edge.mqtt.packets import Messages
+
+_PATIENCE = 0.9
+
+
+class Gatherer:
+    """Gathers what comes within `wait` seconds of the first message, up to `rows` and `size` bytes.
+
+    A class of its own because attributes of a pydantic model cost ten times as much, at every nap.
+    """
+
+    def __init__(self, rows: int, wait: float, size: int, clock: Clock) -> None:
+        self.pace = Pace()
+        self._rows = rows
+        self._wait = wait
+        self._size = size
+        self._clock = clock
+
+    async def gather(self, connection: Connection) -> Messages:
+        """The messages of one batch, all of one connection; none if none came for a while."""
+        messages, pace, clock = Messages(connection.generation), self.pace, self._clock
+        if not self._read(connection, messages):
+            await connection.wait(_PATIENCE)
+        if messages.generation != connection.generation:
+            return messages
+        ends = clock.steady() + self._wait
+        while len(messages) < self._rows and messages.size < self._size:
+            left = ends - clock.steady()
+            if left <= 0 or connection.generation != messages.generation:
+                break
+            if messages and pace.stalled(connection.outstanding):
+                return messages
+            await clock.sleep(min(left, pace.nap(connection.outstanding)))
+            if not self._read(connection, messages) and not messages:
+                return messages
+        pace.ended(connection.outstanding)
+        return messages
+
+    def _read(self, connection: Connection, messages: Messages) -> int:
+        unacknowledged, size = connection.outstanding, messages.size
+        count = connection.drain(messages, self._rows)
+        self.pace.read(connection.outstanding - unacknowledged, messages.size - size)
+        return count
