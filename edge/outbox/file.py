@@ -5,6 +5,7 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from edge.outbox.model import Entry, Limits, Loss, SinkLimits
 from edge.outbox.rescue import Rescue, copy_state, keep_body, move_aside, unfinished
 from edge.outbox.room import (
     Room,
+    checkpoint,
     cost,
     empty_wal,
     free_bytes,
@@ -27,7 +29,7 @@ from edge.outbox.room import (
     size_of,
     sync_folder,
 )
-from edge.outbox.schema import FILE, PAGE_SIZE, Damage, connect, is_damage, is_full
+from edge.outbox.schema import FILE, Damage, connect, is_damage, is_full
 
 log = logging.getLogger("edge.outbox")
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class OutboxFile:
         self._sinks = sinks
         self._db: sqlite3.Connection | None = None
         self._rescue: Rescue | None = None
+        self._shrunk = False
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -90,7 +93,7 @@ class OutboxFile:
 
     def _connect(self) -> None:
         fresh = not size_of(self.folder / FILE)
-        self._db = connect(self.folder / FILE, self.room.wal_limit // PAGE_SIZE)
+        self._db = connect(self.folder / FILE, self.room.wal_limit)
         if fresh:
             sync_folder(self.folder)
         self._load()
@@ -137,6 +140,8 @@ class OutboxFile:
         if self._rescue is not None:
             self._rescue.close()
         if self._db is not None:
+            with suppress(sqlite3.Error):  # on a full or damaged disk it is done at the next start
+                checkpoint(self._db)
             self._db.close()
             self._db = None
 
@@ -258,6 +263,7 @@ class OutboxFile:
             self.room.give_up_reserve()
             self._empty_wal()
         elif is_full(error):
+            self.room.look_again()
             raise OutboxFull(self.describe_full("the disk is full")) from error
         else:
             raise error
@@ -311,10 +317,19 @@ class OutboxFile:
 
     def shrink_step(self) -> bool:
         """Give some disk back if most of the file is free; whether there may be more to give."""
-        if not self.read(is_loose):
-            return False
-        self.read(lambda _: self._at_the_reserve(shrink))
-        return True
+        loose = self.read(is_loose)
+        if loose:
+            self.read(lambda _: self._at_the_reserve(shrink))
+        elif self._shrunk:  # only now does the file itself get shorter
+            self.read(lambda _: self._at_the_reserve(checkpoint))
+        self._shrunk = loose
+        return loose
+
+    def checkpoint_step(self) -> None:
+        """Empty a WAL that has become long, before SQLite does."""
+        if self.room.wal_is_long():
+            self.read(lambda _: self._at_the_reserve(checkpoint))
+            self.room.wal_is_empty()
 
     def _empty_wal(self) -> bool:
         return self._at_the_reserve(empty_wal)

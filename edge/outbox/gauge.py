@@ -1,7 +1,7 @@
 """What is noted for `edge status` alone: how fast the outbox fills, how its source stands."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 RATE_EVERY = 60.0  # seconds between two looks at how fast the outbox fills
 PROGRESS_EVERY = 5.0  # seconds between two notes of the source that differ in numbers only
@@ -15,14 +15,16 @@ class Gauge:
         self._source: Mapping[str, object] | None = None
         self._noted = 0.0
 
-    def measure_filling(self, db: sqlite3.Connection, moment: float, used: int) -> None:
+    def measure_filling(
+        self, db: sqlite3.Connection, moment: float, used: Callable[[sqlite3.Connection], int]
+    ) -> None:
         """Once a minute, note how fast the outbox fills."""
         if self._filling is None:
-            self._filling = moment, used
+            self._filling = moment, used(db)
         elif moment - self._filling[0] >= RATE_EVERY:
-            rate = (used - self._filling[1]) / (moment - self._filling[0])
+            before, self._filling = self._filling, (moment, used(db))
+            rate = (self._filling[1] - before[1]) / (moment - before[0])
             set_meta(db, "bytes_per_hour", round(rate * 3600))
-            self._filling = moment, used
 
     def is_due(self, source: Mapping[str, object], moment: float) -> bool:
         """Whether the source says something else than was noted, or has come further."""

@@ -25,6 +25,7 @@ log = logging.getLogger("edge.outbox")
 _STEP_ROWS = 200
 _STEP_BYTES = 2**20
 _DONE = "done"
+_INTERIOR_TABLE = 5
 _FOLLOWING = {"parcel": "entry", "entry": _DONE}
 _COLUMNS = {
     "entry": "id, sink, first, last, rows, size, time, crc, body",
@@ -104,29 +105,48 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
 def _open(path: Path) -> sqlite3.Connection:
     """The damaged file; an empty one instead if SQLite takes it for no database at all.
 
-    A damaged first page would hide everything, but what it says is known: the tables of a new file.
+    Damage where the tables are named would hide everything, but what stands there is known.
     """
     for mend in (False, True):
         try:
             if mend:
-                _mend_first_page(path)
+                _mend_schema(path)
             return connect_to_rescue(path)
         except (sqlite3.Error, OSError) as error:
             log.warning("%s cannot be opened (%s)", path, error)
     return sqlite3.connect(":memory:", check_same_thread=False)
 
 
-def _mend_first_page(path: Path) -> None:
-    """Put the first page of a new file over that of a damaged one, without free pages."""
+def _mend_schema(path: Path) -> None:
+    """Put the pages of a new file that name its tables over those of a damaged one.
+
+    A file begins with them, in the same places. The first one also loses the list of free pages.
+    """
     model = path.with_name("model")
-    connect(model, 1000).close()
-    page = bytearray(model.read_bytes()[:PAGE_SIZE])
+    connect(model, 2**20).close()
+    content = model.read_bytes()
     model.unlink()
-    # https://www.sqlite.org/fileformat.html#the_database_header: pages, first free, free pages
-    struct.pack_into(">I", page, 28, size_of(path) // PAGE_SIZE)
-    struct.pack_into(">II", page, 32, 0, 0)
     with path.open("r+b") as file:
-        file.write(page)
+        for number in _schema_pages(content):
+            page = bytearray(content[(number - 1) * PAGE_SIZE : number * PAGE_SIZE])
+            if number == 1:
+                # https://www.sqlite.org/fileformat.html#the_database_header: pages, first free
+                # page, free pages
+                struct.pack_into(">I", page, 28, size_of(path) // PAGE_SIZE)
+                struct.pack_into(">II", page, 32, 0, 0)
+            file.seek((number - 1) * PAGE_SIZE)
+            file.write(page)
+
+
+def _schema_pages(content: bytes) -> list[int]:
+    """The first page of a file and, where it is an interior page, those below it."""
+    # https://www.sqlite.org/fileformat.html#b_tree_pages; of page 1 it starts behind the header.
+    kind, _, cells, _, _ = struct.unpack_from(">BHHHB", content, 100)
+    if kind != _INTERIOR_TABLE:
+        return [1]
+    places = struct.unpack_from(f">{cells}H", content, 112)
+    children = [struct.unpack_from(">I", content, place)[0] for place in (*places, 108)]
+    return [1, *children]
 
 
 def _all(old: sqlite3.Connection, query: str, *, part: bool = False) -> list[Any]:

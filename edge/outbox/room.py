@@ -2,17 +2,22 @@
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from edge.component import format_size
 from edge.errors import DefinitionError
-from edge.outbox.schema import FILE, PAGE_SIZE
+from edge.outbox.schema import FILE
 
 SMALLEST = 32 * 2**20
 RESERVE = 16 * 2**20
+_PARCEL = 8 * 2**20  # of the reserve, beside the WAL: what rolling writes when the disk is full
 _WAL_LIMIT = 8 * 2**20
-_FIXED = 32 * PAGE_SIZE  # tree and list pages that a transaction touches beside its rows
-_SHRINK_PAGES = 256
+_LARGE_WAL_LIMIT = 32 * 2**20
+_FIXED = 128 * 2**10  # tree and list pages that a transaction touches beside its rows
+_SHRINK_BYTES = 2**20
+_SHRINKS = 8  # at a checkpoint, each a small transaction of its own
+_LOOK_AGAIN = 1.0  # seconds for which a measured disk is trusted while there is plenty of room
 _PER_ROW = 256  # record header, keys, index entries
 
 
@@ -35,10 +40,16 @@ class Room:
                 f"got {format_size(max_size)}; the reserve alone takes {format_size(RESERVE)}"
             )
         self.max_size = max_size
+        # A page that is freed before the WAL is emptied is never written a second time.
         self.wal_limit = min(_WAL_LIMIT, max_size // 16)
+        self.wal_limit = max(self.wal_limit, min(_LARGE_WAL_LIMIT, max_size // 64))
+        self.reserve = max(RESERVE, self.wal_limit + _PARCEL)
         self._folder = folder
         self._reserve = folder / "reserve"
         self._file, self._wal, self._shm = (folder / (FILE + end) for end in ("", "-wal", "-shm"))
+        self._left = 0  # bytes that certainly fit, by the last measurement
+        self._measured = -_LOOK_AGAIN
+        self._written = 0  # bytes since the WAL was emptied, about
         self.aside = 0
         self.reserved = False
 
@@ -48,9 +59,32 @@ class Room:
         return sum(map(size_of, files)) + self.aside
 
     def fits(self, db: sqlite3.Connection, need: int, *, keep_reserve: bool = True) -> bool:
-        """Whether a transaction that writes `need` bytes stays under the cap and on the disk."""
+        """Whether a transaction that writes `need` bytes stays under the cap and on the disk.
+
+        With plenty of room the disk is measured once a second: it costs a third of a small commit.
+        """
+        self._written += need - _FIXED // 2
+        takes = 3 * need  # pages, WAL and its index
+        if keep_reserve and takes < self._left and time.monotonic() < self._measured + _LOOK_AGAIN:
+            self._left -= takes
+            return True
         growth = max(0, need - free_bytes(db))
-        return self._total(db, growth, need, keep_reserve) <= self._ceiling()
+        left = self._ceiling() - self._total(db, growth, need, keep_reserve)
+        if keep_reserve:
+            self._left, self._measured = left // 2, time.monotonic()
+        return left >= 0
+
+    def wal_is_long(self) -> bool:
+        """Whether the WAL may soon be as long as it gets: then SQLite itself would empty it."""
+        return self._written > self.wal_limit * 3 // 4
+
+    def wal_is_empty(self) -> None:
+        """What was written so far is in the file."""
+        self._written = 0
+
+    def look_again(self) -> None:
+        """Measure the disk before anything else is written: it is not as it was."""
+        self._left = 0
 
     def excess(self, db: sqlite3.Connection, need: int) -> int:
         """Bytes by which the file is too large for `need` more, even if they fit into free pages.
@@ -60,12 +94,12 @@ class Room:
         return self._total(db, 0, need, True) - self._ceiling()
 
     def _total(self, db: sqlite3.Connection, growth: int, wal: int, keep_reserve: bool) -> int:
-        pages = max(_pragma(db, "page_count") * PAGE_SIZE, size_of(self._file))
+        pages = max(_pragma(db, "page_count") * _pragma(db, "page_size"), size_of(self._file))
         log = size_of(self._wal)
         if keep_reserve:  # the WAL may grow to its limit before it is emptied
             log = max(log, self.wal_limit)
         index = size_of(self._shm) + (log + wal) // 128
-        return pages + growth + log + wal + index + self.aside + keep_reserve * RESERVE
+        return pages + growth + log + wal + index + self.aside + keep_reserve * self.reserve
 
     def _ceiling(self) -> int:
         """The cap, or what the disk can still give if that is less."""
@@ -75,7 +109,7 @@ class Room:
     def used(self, db: sqlite3.Connection) -> int:
         """Bytes that are taken for good: pages in use, WAL at its limit, reserve, set-aside."""
         pages = _pragma(db, "page_count") - _pragma(db, "freelist_count")
-        return pages * PAGE_SIZE + self.wal_limit + RESERVE + self.aside
+        return pages * _pragma(db, "page_size") + self.wal_limit + self.reserve + self.aside
 
     # -- set-aside
 
@@ -83,6 +117,7 @@ class Room:
         """Look how much is set aside; called when that changed."""
         folder = self._folder / "aside"
         self.aside = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        self.look_again()
 
     def trim_aside(self) -> None:
         """Keep an eighth of the cap at most of what is set aside and done with: newest first."""
@@ -105,10 +140,11 @@ class Room:
         """Release the reserve: at ENOSPC not even a DELETE succeeds without it."""
         self._reserve.unlink(missing_ok=True)
         self.reserved = False
+        self.look_again()
 
     def restore_reserve(self, db: sqlite3.Connection) -> None:
         """Write the reserve again if it is missing and there is room."""
-        self.reserved = size_of(self._reserve) == RESERVE
+        self.reserved = size_of(self._reserve) == self.reserve
         if self.reserved or not self.fits(db, _FIXED):
             return
         try:
@@ -120,7 +156,7 @@ class Room:
     def _write_reserve(self) -> None:
         handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.posix_fallocate(handle, 0, RESERVE)
+            os.posix_fallocate(handle, 0, self.reserve)
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -138,19 +174,38 @@ def empty_wal(db: sqlite3.Connection) -> bool:
 
 def is_loose(db: sqlite3.Connection) -> bool:
     """Whether most of the file is free, so that it is worth giving back."""
-    free = free_bytes(db)
-    return free > _WAL_LIMIT and free * 2 > _pragma(db, "page_count") * PAGE_SIZE
+    return free_bytes(db) > _WAL_LIMIT and _is_mostly_free(db)
 
 
 def shrink(db: sqlite3.Connection) -> None:
-    """Take up to 256 free pages out of the file; it gets shorter when the WAL is emptied."""
-    # Stepping through the result is what does the work.
-    db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+    """Take up to 1 MiB of free pages out of the file; it gets shorter when the WAL is emptied.
+
+    Not more at a time: pages taken out are written to the WAL when they do not fit into the cache.
+    """
+    # Not `execute`, which does one step and so takes out one page.
+    pages = _SHRINK_BYTES // _pragma(db, "page_size")
+    db.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Move the WAL into the file, without the pages that are free by now.
+
+    They would be written for nothing: twice as much as all else while the link is up.
+    """
+    for _ in range(_SHRINKS):
+        if free_bytes(db) < _SHRINK_BYTES // 4 or not _is_mostly_free(db):
+            break
+        shrink(db)
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def _is_mostly_free(db: sqlite3.Connection) -> bool:
+    return _pragma(db, "freelist_count") * 2 > _pragma(db, "page_count")
 
 
 def free_bytes(db: sqlite3.Connection) -> int:
     """Bytes of the file's free pages."""
-    return _pragma(db, "freelist_count") * PAGE_SIZE
+    return _pragma(db, "freelist_count") * _pragma(db, "page_size")
 
 
 def size_of(path: Path) -> int:

@@ -9,7 +9,8 @@ from edge.errors import DefinitionError
 
 FILE = "outbox.sqlite"
 VERSION = 1
-PAGE_SIZE = 4096
+PAGE_SIZE = 2048
+"""Of a new file. A commit writes whole pages, six or more of them for little in each."""
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -69,10 +70,10 @@ class Damage(sqlite3.DatabaseError):
 _forgiving = partial(str, encoding="utf-8", errors="replace")
 
 
-def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
+def connect(path: Path, wal_limit: int) -> sqlite3.Connection:
     """A writing connection; the file and its tables are created when missing.
 
-    wal_pages: the WAL is checkpointed when a commit leaves it longer than this.
+    wal_limit: the WAL is checkpointed when a commit leaves it longer than this, in bytes.
     Raises sqlite3.DatabaseError when the file is damaged, DefinitionError when a newer version of
     the product wrote it (the file is left untouched).
     """
@@ -88,8 +89,8 @@ def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
             "secure_delete=OFF",  # Debian builds SQLite with it on: 1.7 times the bytes written
             "cache_size=-4096",
             "cell_size_check=ON",
-            f"wal_autocheckpoint={wal_pages}",
-            f"journal_size_limit={wal_pages * PAGE_SIZE}",
+            f"wal_autocheckpoint={wal_limit // PAGE_SIZE}",
+            f"journal_size_limit={wal_limit}",
         ):
             db.execute("PRAGMA " + pragma).fetchall()
         if not user_version(db):

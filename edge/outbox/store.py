@@ -147,7 +147,7 @@ class Outbox:
             ledger.reject(db, commit.rejects, now)
         if commit.losses:
             ledger.lose(db, commit.losses, now)
-        self._gauge.measure_filling(db, self._clock.steady(), self._file.room.used(db))
+        self._gauge.measure_filling(db, self._clock.steady(), self._file.room.used)
 
     # -- rolling
 
@@ -355,9 +355,11 @@ class Outbox:
     def tend(self) -> bool:
         """Do one small step of what can wait; call it when idle. True: there is more to do now.
 
-        Carries out requests of commands, copies rows out of a damaged file, gives disk back.
+        Carries out requests of commands, copies rows out of a damaged file, empties a long WAL,
+        gives disk back.
         """
         quarantine.carry_out_requests(self._file)
+        self._file.checkpoint_step()
         return self.rescue_step() or self._file.shrink_step()
 
     def rescue_step(self) -> bool:
