@@ -274,6 +274,7 @@ def test_payloads_that_do_not_fit_into_memory_together_are_decoded_apart(
             raise MemoryError
         return read(reader, some)
 
+    monkeypatch.setattr("edge.codec.few.MOST", 0)
     monkeypatch.setattr(ObjectReader, "read", short_of_memory)
     decoded = decoder.decode(payloads)
     kept = whole.frame["n"] != 14
