@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import edge.lines
-from edge.codec import Record
+from edge.codec import Record, Reject
 from edge.errors import DefinitionError
 from edge.lines import zstd
 from edge.sources import Arrival
@@ -76,8 +76,8 @@ def test_columns_of_csv_are_found_by_name_and_read_strictly(tmp_path: Path) -> N
         "2013-12-02 20:20:00+00:00",
     ]
     assert arrivals[0].frame["t"].to_list() == [73.9, 74.0]
-    reject = arrivals[0].rejects[0]
-    assert reject == ("field 'at' must be an ISO 8601 time, got \"1\"", b"1,2,3", "a.csv:3")
+    reject = Reject("field 'at' must be an ISO 8601 time, got \"1\"", b"1,2,3", "a.csv:3")
+    assert arrivals[0].rejects == [reject]
 
 
 def test_csv_without_a_header_follows_the_fields(tmp_path: Path) -> None:
