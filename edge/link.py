@@ -22,6 +22,7 @@ log = logging.getLogger("edge.link")
 BACK_OFF_BASE = 1.0  # seconds; doubled by every failure, drawn at random below that (full jitter)
 BACK_OFF_CAP = 60.0
 SEND_BYTES = 32 * 2**20  # what one send may hold in memory
+MOST_TOLD = 10  # reasons that one time of being down may put into the log
 IDLE = 1.0  # seconds until a link with nothing to do looks again; a commit wakes it earlier
 
 _HANDICAP = {"high": 0.0, "normal": 0.05, "low": 0.1}
@@ -84,6 +85,7 @@ class Link:
         self._bandwidth = bandwidth or Bandwidth(None, self._clock)
         self._chance = chance or random.Random()
         self._failures = 0
+        self._told: set[str] = set()  # reasons in the log since the link went down
         self._divisor = 1  # of the size to roll, while the outbox has too little room for it
         self._try_at = 0.0
         self._live_credit = 0.0
@@ -251,17 +253,20 @@ class Link:
             await self._outbox.call("set_link", self.name, True, None)
             log.info("sink %r: link is up", self.name)
             self.up = True
+            self._told.clear()
 
     async def _shut(self, reason: str) -> None:
         delay = self._back_off()
-        if self.up is not False:
-            log.warning(
-                "sink %r: link is down, rows are kept and tried again: %s", self.name, reason
-            )
-            self.up = False
-        else:
+        if reason in self._told or len(self._told) >= MOST_TOLD:
             pause = format_duration(timedelta(milliseconds=round(delay * 1000)))
             log.debug("sink %r: still down, next try in %s: %s", self.name, pause, reason)
+        else:
+            self._told.add(reason)
+            how = "still down" if self.up is False else "down"
+            log.warning(
+                "sink %r: link is %s, rows are kept and tried again: %s", self.name, how, reason
+            )
+        self.up = False
         await self._outbox.call("set_link", self.name, False, reason)
 
     def _back_off(self) -> float:

@@ -20,12 +20,14 @@ class Certificates:
         authority_key = ec.generate_private_key(ec.SECP256R1())
         authority = _signed("edge test authority", authority_key, None, authority_key)
         _write(authority, authority_key, self.ca, self.ca_key)
-        for name, path, key_path in (
-            ("localhost", self.server, self.server_key),
-            ("sensor", self.client, self.client_key),
-        ):
-            key = ec.generate_private_key(ec.SECP256R1())
-            _write(_signed(name, key, authority, authority_key), key, path, key_path)
+        self._authority = authority, authority_key
+        self.issue("localhost", self.server, self.server_key)
+        self.issue("sensor", self.client, self.client_key)
+
+    def issue(self, name: str, path: Path, key_path: Path, since: float = -0.1) -> None:
+        """A certificate for `name` that holds for a day, `since` so many days from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(_signed(name, key, *self._authority, since=since), key, path, key_path)
 
     @property
     def mosquitto(self) -> str:
@@ -41,17 +43,18 @@ def _signed(
     key: ec.EllipticCurvePrivateKey,
     authority: x509.Certificate | None,
     authority_key: ec.EllipticCurvePrivateKey,
+    since: float = -0.1,
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    start = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=since)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(authority.subject if authority else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     )

@@ -4,6 +4,7 @@ Tests ask for the fixture `cloud` of conftest.py.
 """
 
 import base64
+import contextlib
 import hashlib
 import io
 import itertools
@@ -13,7 +14,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import boto3
@@ -39,17 +42,23 @@ from werkzeug.wrappers import Request, Response
 
 REGION = "eu-west-1"
 ACCOUNT = DEFAULT_ACCOUNT_ID
+_ADMIN = "admin"
+"""The access key of the tests' own clients."""
 FIFO_MEMORY = 300.0
 """Seconds for which a FIFO queue knows a deduplication id, also after the message is deleted."""
+
+_SKEW = 300.0
+"""Seconds that a request's time may differ; S3 allows 900, others 300."""
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Failure(NamedTuple):
-    """An error answer: code, HTTP status."""
+    """An error answer: code, HTTP status, and the words with it."""
 
     code: str
     status: int = 400
+    words: str = ""
 
 
 class Cloud:
@@ -70,6 +79,8 @@ class Cloud:
         self.calls: Counter[str] = Counter()
         self.illegal_fails_call: Failure | None = None  # otherwise its entry alone
         self.refuse_entry: Callable[[str], Failure | None] = lambda body: None
+        self.key: str | None = None  # the only access key that is taken
+        self.ahead = 0.0  # seconds that its clock is ahead of the clients'
         self.later = 0.0  # seconds that the FIFO memory is ahead of the clock
         self._failures: dict[str, list[Failure | None]] = {}
         self._always: dict[str, Failure] = {}
@@ -107,13 +118,31 @@ class Cloud:
         self._failures.clear()
         self._always.clear()
 
+    @contextlib.contextmanager
+    def tls(self, certificate: Path, key: Path) -> Iterator[int]:
+        """The same over TLS, on the port that it gives."""
+        server = make_server(
+            "127.0.0.1",
+            0,
+            self._serve,
+            threaded=True,
+            request_handler=MotoRequestHandler,
+            ssl_context=(str(certificate), str(key)),
+        )
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+
     def client(self, service: str) -> Any:
         """A client of the test's own, straight to the server."""
         return boto3.client(
             service,
             endpoint_url=self.url,
             region_name=REGION,
-            aws_access_key_id="test",
+            aws_access_key_id=_ADMIN,
             aws_secret_access_key="test",
         )
 
@@ -152,9 +181,31 @@ class Cloud:
         self.calls[operation] += 1
         waiting = self._failures.get(operation)
         failure = waiting.pop(0) if waiting else self._always.get(operation)
+        failure = failure or self._key_failure(request) or self._clock_failure(request)
         if failure is None:
             return self._app(environ, start_response)
         return _error_answer(request, failure)(environ, start_response)
+
+    def _key_failure(self, request: Request) -> Failure | None:
+        signed = request.headers.get("Authorization", "")
+        known = any(f"Credential={key}/" in signed for key in (self.key, _ADMIN))
+        return None if known or self.key is None else Failure("InvalidAccessKeyId", 403)
+
+    def _clock_failure(self, request: Request) -> Failure | None:
+        """What AWS says of a request that was signed at another time than its own."""
+        signed = request.headers.get("X-Amz-Date")
+        if not signed or not self.ahead:
+            return None
+        moment = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        if abs(time.time() + self.ahead - moment) < _SKEW:
+            return None
+        if "X-Amz-Target" in request.headers:
+            return Failure(
+                "InvalidSignatureException",
+                403,
+                "Signature expired: 20260501T120000Z is now earlier than 20260501T125500Z",
+            )
+        return Failure("RequestTimeTooSkewed", 403)
 
     def send_batch(self, backend: Any, queue_name: str, entries: Any) -> Any:
         """SendMessageBatch as AWS does it; moto's walks the whole queue for every message."""
@@ -213,7 +264,7 @@ def _operation(request: Request) -> str:
 
 
 def _error_answer(request: Request, failure: Failure) -> Response:
-    text = f"{failure.code} by the test"
+    text = failure.words or f"{failure.code} by the test"
     if "X-Amz-Target" in request.headers:
         body = json.dumps({"__type": f"com.amazonaws.sqs#{failure.code}", "message": text})
         return Response(body, failure.status, content_type="application/x-amz-json-1.0")

@@ -40,7 +40,7 @@ def cloud(cloud_server: "Cloud", credentials: None) -> "Iterator[Cloud]":
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keys and a region in the environment, nothing of this machine's own AWS configuration."""
-    from edge import aws
+    from edge.aws import service as aws
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

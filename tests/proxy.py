@@ -56,6 +56,11 @@ class Proxy:
         elif self._listener is None:
             self._listener = self._listen(self.port)
 
+    def lead_to(self, target: tuple[str, int]) -> None:
+        """Connect to another target from now on."""
+        self._target = target
+        self.cut()
+
     def cut(self) -> None:
         """Reset all open connections."""
         for connection in list(self._open):

@@ -1,21 +1,22 @@
 """Which AWS error means what, and clients that are made when, and as often as, they are needed."""
 
 import asyncio
-import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timedelta
 
 import pytest
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from edge import aws
-from edge.aws import AwsService, Target, Verdict, classify, classify_code, in_thread
+from edge.aws import AwsService, Target, Verdict, classify, classify_code
+from edge.aws import service as aws
+from edge.component import in_thread
+from edge.sinks.s3 import S3Sink
+from edge.sinks.sqs import SqsSink
+from tests.agent import Agent
 from tests.cloud import Cloud, Failure
 from tests.proxy import Proxy
 
@@ -170,6 +171,18 @@ def test_a_client_is_made_once(cloud: Cloud) -> None:
     assert first == second
 
 
+@pytest.mark.parametrize(
+    "sink", [S3Sink(bucket="lake"), SqsSink(queue="alarms")], ids=["s3", "sqs"]
+)
+def test_a_sink_gives_its_connections_back(cloud: Cloud, sink: AwsService) -> None:
+    async def use_and_close() -> bool:
+        client = await sink.call(lambda client: client)
+        await sink.close()
+        return client is not await sink.call(lambda client: client)
+
+    assert asyncio.run(use_and_close())
+
+
 def test_many_calls_at_once_share_one_client(cloud: Cloud) -> None:
     part = Queues(endpoint_url=cloud.url)
 
@@ -215,45 +228,14 @@ def test_a_role_is_assumed_and_refreshed(cloud: Cloud, monkeypatch: pytest.Monke
     assert cloud.calls["AssumeRole"] == 2
 
 
-class Agent(ThreadingHTTPServer):
-    """The credential endpoint of the ECS agent."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _AgentAnswers)
-        self.left = timedelta(hours=6)
-        self.status = 200
-
-
-class _AgentAnswers(BaseHTTPRequestHandler):
-    server: Agent
-
-    def do_GET(self) -> None:
-        body = {
-            "RoleArn": "arn:aws:iam::123456789012:role/edge",
-            "AccessKeyId": "test",
-            "SecretAccessKey": "test",
-            "Token": "test",
-            "Expiration": (datetime.now(UTC) + self.server.left).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        self.send_response(self.server.status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def agent(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
     with Agent() as server:
-        url = f"http://127.0.0.1:{server.server_port}/v2/credentials/id"
-        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.url)
         yield server
-        server.shutdown()
 
 
 def test_expired_credentials_served_with_200_are_waited_out(cloud: Cloud, agent: Agent) -> None:
@@ -313,7 +295,7 @@ def test_a_thin_line_only_needs_time(
 
 def test_a_hanging_call_does_not_keep_the_process() -> None:
     code = (
-        "import asyncio, threading; from edge.aws import in_thread\n"
+        "import asyncio, threading; from edge.component import in_thread\n"
         "async def main():\n"
         "    task = asyncio.create_task(in_thread(threading.Event().wait))\n"
         "    await asyncio.sleep(0)\n"

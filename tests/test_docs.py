@@ -95,10 +95,12 @@ def test_every_fault_names_the_test_that_makes_it_happen() -> None:
     faults = [row for row in rows if not row.startswith(("| fault ", "| ---"))]
     assert faults
     for row in faults:
-        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)(?:\[(.+?)\])?`", row)
         assert named, row
-        for file, test in named:
-            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+        for file, test, case in named:
+            text = (ROOT / file).read_text()
+            assert f"def {test}(" in text, f"{file}::{test}"
+            assert not case or f'"{case}"' in text, f"{file}::{test}[{case}]"
 
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:

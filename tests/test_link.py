@@ -147,6 +147,23 @@ def test_while_down_one_parcel_probes_with_growing_pauses(outbox: Outbox, clock:
     assert sorted(row["v"] for row in sink.rows) == list(range(6))
 
 
+def test_every_reason_is_in_the_log_once_while_the_link_is_down(
+    outbox: Outbox, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = link_of(outbox, FlakySink.of("down", "down", "nothing", "down", "ok", "down"), clock)
+    for value in (1, 2):
+        append(outbox, value)
+        for _ in range(5):
+            steps(link, 1)
+            clock.advance(61)
+    told = [each.getMessage().split(", rows are kept")[0] for each in caplog.records]
+    assert told == [
+        "sink 'lake': link is down",
+        "sink 'lake': link is still down",
+        "sink 'lake': link is down",
+    ]
+
+
 def test_what_is_in_neither_list_goes_again_with_the_same_bytes(
     outbox: Outbox, clock: HandClock
 ) -> None:

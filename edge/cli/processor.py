@@ -101,6 +101,8 @@ def start_logging(form: str, level: str, console: "Console | None" = None) -> No
     lines.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("edge").setLevel(level.upper())
+    # A traceback whenever credentials cannot be renewed; the link says why, in words, once.
+    logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
 
 
 def _tell_owned(folders: Sequence[Path]) -> None:

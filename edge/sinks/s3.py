@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from pydantic import Field, StringConstraints
 
-from edge.aws import AwsService, Target, classify, region_of_arn
+from edge.aws import AwsService, Target, WebPage, classify, region_of_arn
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
 from edge.outbox.packed import sent_bytes
@@ -37,7 +37,7 @@ _CONTENT_TYPES = {
 _ANYTHING = "application/octet-stream"
 
 
-class S3Sink(Partitioned, AwsService):
+class S3Sink(AwsService, Partitioned):
     """Puts one object per parcel: ndjson, csv, parquet or json, with Hive partitions.
 
     ```yaml
@@ -110,7 +110,7 @@ class S3Sink(Partitioned, AwsService):
                 raise
             return self._taken(parcel, digest, client)
         if "ETag" not in answer:
-            raise LinkDown(f"no answer of S3 for {self._target().name}; is there a captive portal")
+            raise WebPage("no ETag")
         return Receipt([parcel.id])
 
     def _taken(self, parcel: Parcel, digest: str, client: Any) -> Receipt:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import polars as pl
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from edge.aws import AwsService, Target, Verdict, classify, classify_code, region_of_arn
+from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code, region_of_arn
 from edge.component import Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
@@ -56,7 +56,7 @@ class _Queue(NamedTuple):
     limit: int
 
 
-class SqsSink(Sink, AwsService):
+class SqsSink(AwsService, Sink):
     """Sends rows as JSON messages to an SQS queue.
 
     ```yaml
@@ -180,7 +180,7 @@ class SqsSink(Sink, AwsService):
         delivered = [batch[int(entry["Id"])].id for entry in answer.get("Successful", ())]
         parts = [self._failed(batch[int(entry["Id"])], entry) for entry in answer.get("Failed", ())]
         if not delivered and not parts:
-            raise LinkDown(f"no answer of SQS for {self._target().name}; is there a captive portal")
+            raise WebPage("no answer for any entry")
         return join([Receipt(delivered), *parts])
 
     def _failed(self, parcel: Parcel, entry: Mapping[str, Any]) -> Receipt:
@@ -231,15 +231,17 @@ class SqsSink(Sink, AwsService):
         if self.queue.startswith("arn:"):
             *_, account, name = self.queue.split(":")
             owner = {"QueueOwnerAWSAccountId": account}
-        url: str = client.get_queue_url(QueueName=name, **owner)["QueueUrl"]
-        return url
+        answer = client.get_queue_url(QueueName=name, **owner)
+        if "QueueUrl" not in answer:
+            raise WebPage("no URL of the queue")
+        return str(answer["QueueUrl"])
 
     def _ask_limit(self, client: Any, url: str) -> int:
         try:
             answer = client.get_queue_attributes(
                 QueueUrl=url, AttributeNames=["MaximumMessageSize"]
             )
-            return int(answer["Attributes"]["MaximumMessageSize"])
+            return int(answer.get("Attributes", {}).get("MaximumMessageSize", COMMON_LIMIT))
         except client.exceptions.ClientError as error:
             verdict = classify(error, self._target())
             if verdict.fate == "again":

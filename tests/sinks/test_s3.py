@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge import aws
+from edge.aws import service as aws
 from edge.codec import encode as encode_rows
 from edge.errors import DefinitionError, LinkDown
 from edge.outbox.model import Parcel
