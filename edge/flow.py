@@ -27,12 +27,24 @@ class Step(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """The way to one sink: its operators, the condition on what they give, columns to leave out."""
+    """The way to one sink: its operators, the condition on what they give, columns to leave out.
+
+    columns: of the rows that come in.
+    """
 
     sink: str
     steps: Sequence[Step]
     when: pl.Expr | None
     drop: Sequence[str]
+    columns: pl.Schema
+
+
+class Moment(NamedTuple):
+    """ending: a finite source has ended, so what operators hold back comes out. elapsed:
+    microseconds since the last time they were told; 0: they are not told now."""
+
+    ending: bool = False
+    elapsed: int = 0
 
 
 class Outcome(NamedTuple):
@@ -43,6 +55,14 @@ class Outcome(NamedTuple):
     memory: list[Remembered]
     losses: list[Loss]
     rejects: list[Reject]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not any(self)
+
+
+_NOW = Moment()
 
 
 def _nothing() -> Outcome:
@@ -67,11 +87,14 @@ class Flow:
                 ],
                 branch.when,
                 branch.drop,
+                branch.given,
             )
             for sink, branch in bound.branches.items()
         ]
-        self._lanes = [lane for lane in lanes if lane.sink != rejected]
         self._rejected = next((lane for lane in lanes if lane.sink == rejected), None)
+        self._beside = {lane.sink: lane for lane in lanes if lane.sink in bound.others}
+        apart = {rejected, *self._beside}
+        self._lanes = [lane for lane in lanes if lane.sink not in apart]
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
         self._reset: list[Loss] = []
@@ -80,12 +103,17 @@ class Flow:
         """How many rows `process` works on; None where an operator may take its time."""
         return frame.height if all(step.operator.quick for step in self._steps()) else None
 
-    def process(self, frame: pl.DataFrame, ending: bool = False) -> Outcome:
-        """Every operator once over the batch; when `ending`, what they hold back comes out too.
+    @property
+    def timed(self) -> bool:
+        """Whether an operator must be told of the time that goes by."""
+        return any(step.operator.timed for step in self._steps())
+
+    def process(self, frame: pl.DataFrame, moment: Moment = _NOW) -> Outcome:
+        """Every operator once over the batch, which may be empty.
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        outcome = self._rows(frame, ending)
+        outcome = self._rows(frame, moment)
         outcome.memory.extend(self._changes())
         outcome.losses.extend(self._reset)
         self._reset = []
@@ -102,7 +130,7 @@ class Flow:
         """Rejected payloads as rows, on their way to the sink that `rejected:` names."""
         outcome = _nothing()
         if self._rejected is not None:
-            self._deliver(self._rejected, frame, False, outcome, {})
+            self._deliver(self._rejected, frame, _NOW, outcome, {})
             outcome.memory.extend(self._changes())
         return outcome
 
@@ -128,32 +156,39 @@ class Flow:
 
     def _steps(self) -> Iterator[Step]:
         yield from self._common
-        for lane in (*self._lanes, *([self._rejected] if self._rejected else [])):
+        rejected = [self._rejected] if self._rejected else []
+        for lane in (*self._lanes, *self._beside.values(), *rejected):
             yield from lane.steps
 
-    def _rows(self, frame: pl.DataFrame, ending: bool) -> Outcome:
+    def _rows(self, frame: pl.DataFrame, moment: Moment) -> Outcome:
         outcome = _nothing()
-        rows = _run(self._common, frame, ending, outcome.counts)
+        beside: dict[str, list[pl.DataFrame]] = {}
+        rows = _run(self._common, frame, moment, outcome, beside)
         packed: dict[tuple[str, ...], bytes] = {}
         for lane in self._lanes:
-            self._deliver(lane, rows, ending, outcome, packed)
+            self._deliver(lane, rows, moment, outcome, beside, packed)
+        for sink, lane in self._beside.items():
+            given = beside.pop(sink, None) or [lane.columns.to_frame()]
+            self._deliver(lane, pl.concat(given), moment, outcome, beside)
         return outcome
 
     def _deliver(
         self,
         lane: Lane,
         rows: pl.DataFrame,
-        ending: bool,
+        moment: Moment,
         outcome: Outcome,
-        packed: dict[tuple[str, ...], bytes],
+        beside: dict[str, list[pl.DataFrame]],
+        packed: dict[tuple[str, ...], bytes] | None = None,
     ) -> None:
         """Append the rows of one lane; what goes to several lanes as it is, is packed once."""
-        result = _run(lane.steps, rows, ending, outcome.counts)
+        result = _run(lane.steps, rows, moment, outcome, beside)
         if lane.when is not None and result.height:
             result = _condition(f"{lane.sink}/when", lane.when, result, outcome.counts)
         if not result.height:
             return
         drop = tuple(lane.drop)
+        packed = {} if packed is None else packed
         body = packed.get(drop) if result is rows else None
         if body is None:
             body = pack(_without(result, drop))
@@ -183,7 +218,7 @@ class Flow:
     def _attempt(self, frame: pl.DataFrame, outcome: Outcome) -> None:
         before = self._whole()
         try:
-            done = self._rows(frame, ending=False)
+            done = self._rows(frame, _NOW)
         except TooManyFailures:
             raise
         except Exception as error:
@@ -200,20 +235,47 @@ class Flow:
 
 
 def _run(
-    steps: Sequence[Step], frame: pl.DataFrame, ending: bool, counts: Counter[tuple[str, str]]
+    steps: Sequence[Step],
+    frame: pl.DataFrame,
+    moment: Moment,
+    outcome: Outcome,
+    beside: dict[str, list[pl.DataFrame]],
 ) -> pl.DataFrame:
+    """Rows through operators, one after the other; `beside` gets what they have for other sinks."""
+    counts = outcome.counts
     for name, operator, _ in steps:
         if before := frame.height:
             frame = operator.process(frame)
             counts[name, "in"] += before
-            counts[name, "out"] += frame.height
-            for counter, rows in operator.account(before, frame.height).items():
-                counts[name, counter] += rows
-        if ending and (late := operator.flush()) is not None and late.height:
-            counts[name, "created"] += late.height
-            counts[name, "out"] += late.height
-            frame = pl.concat([frame, late], how="vertical_relaxed") if frame.height else late
+            _account(name, operator, before, frame.height, counts)
+        for held in _held_back(operator, moment):
+            _account(name, operator, 0, held.height, counts)
+            frame = pl.concat([frame, held], how="vertical_relaxed") if frame.height else held
+        if (more := operator.beside()) is not None:
+            for sink, rows in more.rows.items():
+                beside.setdefault(sink, []).append(rows)
+            outcome.losses.extend(Loss(name, kind, n, 0, why) for kind, n, why in more.losses)
     return frame
+
+
+def _held_back(operator: Operator, moment: Moment) -> Iterator[pl.DataFrame]:
+    """What comes out of an operator without rows: in time, and at the end."""
+    if moment.elapsed and operator.timed:
+        due = operator.advance(moment.elapsed)
+        if due is not None and due.height:
+            yield due
+    if moment.ending:
+        rest = operator.flush()
+        if rest is not None and rest.height:
+            yield rest
+
+
+def _account(
+    name: str, operator: Operator, before: int, after: int, counts: Counter[tuple[str, str]]
+) -> None:
+    counts[name, "out"] += after
+    for counter, rows in operator.account(before, after).items():
+        counts[name, counter] += rows
 
 
 def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -41,6 +41,16 @@ def event_times(frame: pl.DataFrame, time: str) -> list[int | None]:
     return frame[time].cast(pl.Datetime("us")).to_physical().to_list()
 
 
+def cut_at_sweeps(frame: pl.DataFrame, seen: int) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """Pieces of a frame that comes after `seen` rows; True when a sweep is due after the piece."""
+    start = 0
+    while start < frame.height:
+        room = SWEEP_ROWS - (seen + start) % SWEEP_ROWS
+        piece = frame.slice(start, room)
+        start += piece.height
+        yield piece, piece.height == room
+
+
 class Keyed:
     """A mapping from key to a tuple of `fields`, of which one is called `time`.
 
@@ -69,13 +79,9 @@ class Keyed:
 
     def pieces(self, frame: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, bool]]:
         """`frame` cut at the sweeps; True when a sweep is due after the piece."""
-        start = 0
-        while start < frame.height:
-            room = SWEEP_ROWS - self._rows % SWEEP_ROWS
-            piece = frame.slice(start, room)
-            start += piece.height
+        for piece, due in cut_at_sweeps(frame, self._rows):
             self._rows += piece.height
-            yield piece, piece.height == room
+            yield piece, due
 
     def sweep(self) -> None:
         """Forget down to `limit`."""

@@ -10,7 +10,7 @@ import polars as pl
 from edge.clock import Clock
 from edge.component import in_thread, off_loop
 from edge.errors import DataError, DefinitionError, OutboxFull, TooManyFailures
-from edge.flow import Flow, Outcome
+from edge.flow import Flow, Moment, Outcome
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Remembered
@@ -53,6 +53,7 @@ class Runner:
         self.links = self._make_links()
         self.running = False
         self._flow: Flow | None = None
+        self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
@@ -138,6 +139,7 @@ class Runner:
             return False
         if arrival is not None:
             await self._take(arrival)
+        await self._tell_time()
         return True
 
     async def close(self) -> None:
@@ -182,6 +184,7 @@ class Runner:
         if self._flow is not None:
             await asyncio.to_thread(self._flow.restore, restored.memory)
         self._arrivals = self._source.arrivals(restored.position)
+        self._told = self._clock.steady()
 
     async def _leave_arrivals(self) -> None:
         if self._arrivals is not None:
@@ -206,6 +209,24 @@ class Runner:
         elif arrival.acknowledge is not nothing:
             ends = {name: self.outbox.next_sequence(name) for name in self.links}
             self._owed.append((ends, arrival.acknowledge))
+
+    async def _tell_time(self) -> None:
+        """Once a second: what comes out of operators because time went by, in its own commit.
+
+        Time in which no rows could come, while the outbox was full or the process did not run, is
+        none in which a device fell silent.
+        """
+        now, columns = self._clock.steady(), self._bound.source_columns
+        elapsed = min(now - self._told, 2 * UPKEEP)
+        if self._source.finite or columns is None or elapsed < UPKEEP:
+            return
+        self._told = now
+        flow = await self._flow_for(columns.to_frame())
+        if flow.timed:
+            moment = Moment(elapsed=round(elapsed * 1e6))
+            outcome = await in_thread(flow.process, columns.to_frame(), moment)
+            if not outcome.empty:
+                await self._commit(outcome, None)
 
     async def _process(self, frame: pl.DataFrame) -> Outcome:
         if not frame.height:
@@ -292,7 +313,7 @@ class Runner:
         if self._bound.source_columns is not None:
             empty = pl.DataFrame(schema=self._bound.source_columns)
             flow = await self._flow_for(empty)  # also when all rows came before a restart
-            outcome = await in_thread(flow.process, empty, True)
+            outcome = await in_thread(flow.process, empty, Moment(ending=True))
             await self._commit(outcome, None)
 
     async def _drain(self, stopping: "asyncio.Task[bool]") -> None:

@@ -1,7 +1,7 @@
 """What happens to rows: the contract of an operator and the table of operators."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, get_origin
+from typing import Any, ClassVar, NamedTuple, get_origin
 
 import polars as pl
 from pydantic import GetJsonSchemaHandler, model_validator
@@ -19,6 +19,7 @@ OPERATORS: Mapping[str, str] = {
     "cast": "edge.operators.cast:Cast",
     "deadband": "edge.operators.deadband:Deadband",
     "dedupe": "edge.operators.dedupe:Dedupe",
+    "window": "edge.operators.window:Window",
     "python": "edge.operators.python:Python",
 }
 
@@ -30,11 +31,31 @@ def find_operator(name: str) -> type["Operator"]:
     return found
 
 
+class Lost(NamedTuple):
+    """Rows that an operator gives up, for the list of losses: how (`late`), how many and why."""
+
+    kind: str
+    rows: int
+    reason: str
+
+
+class Beside(NamedTuple):
+    """What an operator has for others than the next one.
+
+    rows: for sinks named by `others`, by name, with the columns that came in. losses: rows it gave
+    up; `account` counts them too.
+    """
+
+    rows: Mapping[str, pl.DataFrame] = {}
+    losses: Sequence[Lost] = ()
+
+
 class Operator(Component):
     """Turns one batch into another.
 
     Cutting the same rows into other batches must give the same rows in the same order, and no
-    result may depend on anything but the rows and the restored memory: no clock, no chance.
+    result may depend on anything but the rows, `advance` and the restored memory: no clock of its
+    own, no chance.
     """
 
     removes: ClassVar[str] = "filtered"
@@ -86,8 +107,32 @@ class Operator(Component):
         """Rows that were held back and come out because a finite source ended."""
         return None
 
+    @property
+    def timed(self) -> bool:
+        """Whether `advance` is to be called."""
+        return False
+
+    def advance(self, elapsed: int) -> pl.DataFrame | None:
+        """Rows that come out because `elapsed` microseconds went by.
+
+        Called about once a second after `process`, also without rows, while the source is one that
+        never ends. Only time in which rows could have come counts: not that of a standstill, nor
+        what a wall clock jumps by. For rows from files it is never called.
+        """
+        return None
+
+    def others(self) -> Sequence[str]:
+        """Names of sinks to which it sends rows itself; they get no others."""
+        return ()
+
+    def beside(self) -> Beside | None:
+        """What it has for others since the last call. Asked after each of the methods above."""
+        return None
+
     def account(self, before: int, after: int) -> dict[str, int]:
         """Ledger counters, beside `in` and `out`, of a `process`: `before` rows in, `after` out.
+
+        After `flush` and `advance` that gave rows it is called too, with 0 rows in.
 
         The equation `in + created = out + removed + folded + held` must hold with them.
         """

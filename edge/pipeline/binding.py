@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -48,6 +49,7 @@ class BoundBranch(NamedTuple):
     """The way to one sink.
 
     drop: columns of the runner's own that the sink does not get. columns: what the sink gets.
+    given: what comes in.
     """
 
     operators: Sequence[Stage]
@@ -55,6 +57,7 @@ class BoundBranch(NamedTuple):
     sink: Sink
     drop: Sequence[str]
     columns: pl.Schema
+    given: pl.Schema
 
 
 class Bound:
@@ -73,6 +76,8 @@ class Bound:
         self.common: Sequence[Stage] = ()
         self.branches: Mapping[str, BoundBranch] = {}
         self.source_columns: pl.Schema | None = None
+        self.others = _others(pipeline)
+        self._others_columns: dict[str, pl.Schema] = {}
         self._faults: list[Fault] = []
         columns = self._bind_source(clock)
         if columns is None and not self._faults:
@@ -128,10 +133,21 @@ class Bound:
             with self._noting(*place, index, kind_of(operator)):
                 given, columns = columns, operator.bind(columns, self.stream)
                 self._refuse_reserved((*place, index), given, columns)
+                self._bind_others((*place, index, kind_of(operator)), operator, given)
             if len(self._faults) > before:
                 return None
             stages.append(Stage(name, operator, _shape(operator, self.stream), columns))
         return stages
+
+    def _bind_others(self, place: Place, operator: Operator, columns: pl.Schema) -> None:
+        """Sinks that an operator sends rows to itself get them with the columns that it got."""
+        for name in operator.others():
+            if name not in self.pipeline.sinks or name == self.pipeline.rejected:
+                near = get_close_matches(name, self.pipeline.sinks, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "declare it under sinks"
+                self._note(place, f"no sink for it is called {name!r}; {hint}")
+            elif self._others_columns.setdefault(name, columns) != columns:
+                self._note(place, f"sink {name!r} already takes rows with other columns; add one")
 
     def _refuse_reserved(self, place: Place, given: pl.Schema, columns: pl.Schema) -> None:
         for name in columns:
@@ -140,14 +156,17 @@ class Bound:
 
     def _bind_branches(self, columns: pl.Schema) -> dict[str, BoundBranch]:
         branches = {}
-        for name, branch in self.pipeline.sinks.items():
+        # Sinks that operators send rows to come last: then it is known with which columns.
+        for name in sorted(self.pipeline.sinks, key=self.others.__contains__):
+            branch = self.pipeline.sinks[name]
             if name == self.pipeline.rejected:
                 bound = self.branches.get(name) or self._bind_branch(name, branch, REJECTED_COLUMNS)
             else:
-                bound = self._bind_branch(name, branch, columns)
+                given = self._others_columns.get(name, columns)
+                bound = self._bind_branch(name, branch, given)
             if bound is not None:
                 branches[name] = bound
-        return branches
+        return {name: branches[name] for name in self.pipeline.sinks if name in branches}
 
     def _bind_branch(self, name: str, branch: "Branch", columns: pl.Schema) -> BoundBranch | None:
         place = ("sinks", name)
@@ -155,7 +174,7 @@ class Bound:
         stages = self._bind_operators((*place, "operators"), names, branch.operators, columns)
         if stages is None:
             return None
-        columns = stages[-1].columns if stages else columns
+        given, columns = columns, stages[-1].columns if stages else columns
         when = None
         if branch.when is not None:
             with self._noting(*place, "when"):
@@ -166,7 +185,7 @@ class Bound:
             self._note((*place, "order"), "must not be 'key' where record.key is not declared")
         with self._noting(*place, kind_of(branch.sink)):
             branch.sink.bind(columns, self.stream, branch.identity, branch.order)
-        return BoundBranch(stages, when, branch.sink, drop, columns)
+        return BoundBranch(stages, when, branch.sink, drop, columns, given)
 
     def _dropped(self, name: str, branch: "Branch") -> Sequence[str]:
         """Arrival time travels to the sink only where it is the time of the rows, or asked for."""
@@ -196,6 +215,13 @@ class Bound:
         if self._faults:
             faults, self._faults = self._faults, []
             raise DefinitionError(*faults)
+
+
+def _others(pipeline: "Pipeline") -> frozenset[str]:
+    """Sinks that get rows only from the operators that name them."""
+    branches = pipeline.sinks.values()
+    steps = [*pipeline.operators, *(step for branch in branches for step in branch.operators)]
+    return frozenset(name for step in steps for name in step.operator.others())
 
 
 def _stream(pipeline: "Pipeline") -> Stream:

@@ -10,6 +10,7 @@ import polars as pl
 from edge.component import Stream
 from edge.expression import TIMESTAMP
 from edge.operators import Operator, find_operator
+from tests.operators.windows import AGGREGATE, WindowLoop
 
 Row = dict[str, Any]
 SWEEP = 8
@@ -259,6 +260,23 @@ CASES = [
     ),
     Case("dedupe", {"columns": ["status"], "count": 1}, _Dedupe(None, 1, 99)),
     Case("dedupe", {"columns": ["status"], "count": 2, "max_rows": 3}, _Dedupe(None, 2, 3)),
+    *(
+        Case("window", {"aggregate": AGGREGATE, **options}, loop)
+        for options, loop in (
+            ({"size": "10s"}, WindowLoop(size=10)),
+            (
+                {"size": "10s", "every": "4s", "allowed_lateness": "3s"},
+                WindowLoop(size=10, every=4, lateness=3),
+            ),
+            ({"gap": "7s"}, WindowLoop(gap=7)),
+            ({"rows": 3}, WindowLoop(rows=3)),
+            (
+                {"size": "20s", "allowed_lateness": "30s", "max_keys": 2, "forget": "40s"},
+                WindowLoop(size=20, lateness=30, max_keys=2, forget=40, sweep=SWEEP),
+            ),
+            ({"rows": 2, "max_keys": 1}, WindowLoop(rows=2, max_keys=1, sweep=SWEEP)),
+        )
+    ),
     Case("python", {"function": f"{__name__}:add_double", "rows": True}, _rows),
     Case(
         "python",

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import edge.keyed
-from edge.operators import OPERATORS, find_operator
+from edge.operators import OPERATORS, Operator, find_operator
+from edge.operators.window import Window
 from tests.operators.cases import CASES, COLUMNS, SWEEP, Case, Row
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -66,6 +67,18 @@ def undisturbed(case: Case, frame: pl.DataFrame) -> pl.DataFrame:
     result = operator.process(frame)
     assert result.schema == columns
     return result
+
+
+def remembered(operator: Operator) -> object:
+    """All that it remembers, in a form in which the same is equal."""
+    state = operator.snapshot(True)
+    if not isinstance(operator, Window) or state is None:
+        return state
+    # Arrow leaves open what bytes there are in the place of a null.
+    other = operator.model_copy()
+    other.restore([state])
+    frames = other._windows.keys, other._windows.open
+    return [repr(frame.sort(frame.columns).rows()) for frame in frames]
 
 
 @every_case
@@ -122,7 +135,7 @@ def test_resume_from_a_log_of_changes_changes_nothing(
         rebuilt.restore([state for state in states if state is not None])
         again, _ = case.make()
         again.restore([state for state in (rebuilt.snapshot(True),) if state is not None])
-        assert again.snapshot(True) == operator.snapshot(True)
+        assert remembered(again) == remembered(operator)
 
 
 @every_case
@@ -141,10 +154,15 @@ def test_pure_the_batch_is_left_alone_and_a_second_run_agrees(case: Case, rows: 
 
 
 @every_case
-def test_rows_that_go_are_accounted_for(case: Case) -> None:
+@given(rows=rows_of_any_kind)
+@settings(max_examples=20, deadline=None)
+def test_rows_that_go_are_accounted_for(case: Case, rows: list[Row]) -> None:
     operator, _ = case.make()
-    assert operator.account(5, 5) == {operator.removes: 0}
-    assert operator.account(5, 3) == {operator.removes: 2}
+    for frame in (operator.process(as_frame(rows)), operator.flush()):
+        before, after = (len(rows), frame.height) if frame is not None else (0, 0)
+        rows = []
+        counts = operator.account(before, after)
+        assert before + counts.pop("created", 0) == after + sum(counts.values())
 
 
 def test_every_operator_has_its_case() -> None:

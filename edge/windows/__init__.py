@@ -1,0 +1,1 @@
+"""Rows of a stream folded into windows: aggregates, assignment, and what is open."""

@@ -1,0 +1,312 @@
+"""What is open: rows go in, windows that are closed come out, and what changed is written down."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from edge.codec import pack, unpack
+from edge.expression import select, with_columns
+from edge.windows.aggregate import Aggregate, Side
+from edge.windows.kinds import KEY, ROW, TIME, WINDOW, Kind, close_by_next
+
+if TYPE_CHECKING:
+    from polars._typing import JoinStrategy, MaintainOrderJoin
+
+_HEAD = struct.Struct("<qqqq")  # rows seen, clock, clock of the last early results, bytes of keys
+_INT = pl.Int64()
+_CAME = "\0came"
+_SLOT = "slot"
+
+
+class Limits(NamedTuple):
+    """keys: most that are remembered. forget: a key is forgotten that lies so many microseconds
+    behind the latest time of all."""
+
+    keys: int
+    forget: int
+
+
+class Folded(NamedTuple):
+    """closed: key columns, `start` and `end` in microseconds, what the aggregates kept; in the
+    order in which they were closed. late: numbers of the rows that came too late, or None."""
+
+    closed: pl.DataFrame
+    late: pl.Series | None
+
+
+class Windows:
+    """The open windows of all keys, in two frames that are replaced and never changed.
+
+    keys: one row per key; `m` is the latest event time, `f` the end of what was closed without a
+    row, `a` the clock when the last row came. open: one row per open window; `new` tells whether
+    rows came since its last early result. clock: microseconds in which somebody was there to see a
+    key fall silent. rows: seen so far, late ones included; the operator counts them.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        aggregates: Sequence[Aggregate],
+        sample: pl.DataFrame,
+        keys: Sequence[str],
+        limits: Limits,
+    ) -> None:
+        """sample: an empty batch as `fold` will get it; keys: its key columns."""
+        self._kind = kind
+        self._aggregates = aggregates
+        self._names = list(keys)
+        self._limits = limits
+        parts = {each.column(part.name): part for each in aggregates for part in each.parts}
+        self._collect = [
+            pl.col(TIME).min().alias("lo"),
+            pl.col(TIME).max().alias("hi"),
+            pl.len().cast(_INT).alias("n"),
+            pl.col(ROW).first().alias("first"),
+            pl.col(ROW).last().alias("last"),
+            *(part.collect.alias(name) for name, part in parts.items()),
+        ]
+        kept = sample.group_by(self._names).agg(self._collect).schema
+        types = {name: kept[name] for name in self._names}
+        numbers = dict.fromkeys((WINDOW, "lo", "hi", "n"), _INT)
+        kinds = {name: kept[name] for name in parts}
+        self._open_schema = pl.Schema({**types, **numbers, "new": pl.Boolean(), **kinds})
+        self._keys_schema = pl.Schema({**types, "m": _INT, "f": _INT, "a": _INT})
+        self._closed_schema = pl.Schema({**types, "start": _INT, "end": _INT, **kinds})
+        self._reset()
+
+    def _reset(self) -> None:
+        self.rows = 0
+        self.clock = 0
+        self._told = 0
+        self.open = pl.DataFrame(schema=self._open_schema)
+        self.keys = pl.DataFrame(schema=self._keys_schema)
+        self._touched: list[pl.DataFrame] = []
+
+    # -- rows
+
+    def fold(self, batch: pl.DataFrame) -> Folded:
+        """Rows with key columns, `t`, `i` (rising) and a column of values for each aggregate."""
+        if self._kind.is_plain(batch, self.keys):
+            return self._fold_plain(batch)
+        latest = pl.col(TIME).max().alias("top")
+        groups = self._numbered(batch.group_by(self._names, maintain_order=True).agg(latest))
+        here = self._match(self.open.with_row_index(_SLOT), self._keys_of(groups), "inner")
+        known = groups.select(*self._names, KEY, "m", "f")
+        if self._kind.counts:
+            counts = here.group_by(KEY).agg(pl.col("n").sum().alias("n0"))
+            known = known.join(counts, on=KEY, how="left")
+        assigned = self._kind.assign(self._match(batch, known))
+        came = assigned.rows.group_by(KEY, WINDOW).agg(self._collect)
+        windows = self._kind.close(self._merge(here, came), assigned, groups["now"])
+        return self._settled(groups, here, windows, assigned.late)
+
+    def _fold_plain(self, batch: pl.DataFrame) -> Folded:
+        """The same where only the next window of a key can close one: a third of the time."""
+        rows = self._kind.assign(batch).rows
+        came = rows.group_by([*self._names, WINDOW]).agg(self._collect)
+        latest = pl.col("hi").max().alias("top")
+        groups = self._numbered(came.group_by(self._names, maintain_order=True).agg(latest))
+        keys = self._keys_of(groups)
+        here = self._match(self.open.with_row_index(_SLOT), keys, "inner")
+        windows = self._merge(here, self._match(came, keys).drop(self._names))
+        return self._settled(groups, here, close_by_next(windows), None)
+
+    def _settled(
+        self,
+        groups: pl.DataFrame,
+        here: pl.DataFrame,
+        windows: pl.DataFrame,
+        late: pl.Series | None,
+    ) -> Folded:
+        self._replace(groups, here, windows)
+        return Folded(self._closed_of(windows, groups), late)
+
+    def _numbered(self, groups: pl.DataFrame) -> pl.DataFrame:
+        """Keys that rows came for, numbered, with what is known of them."""
+        groups = self._match(groups.with_row_index(KEY), self.keys.with_row_index(_SLOT))
+        return with_columns(groups, [pl.max_horizontal("m", "top").alias("now")])
+
+    def _match(
+        self, left: pl.DataFrame, right: pl.DataFrame, how: "JoinStrategy" = "left"
+    ) -> pl.DataFrame:
+        """Rows of both that have the same key; null is a key like any other."""
+        order: MaintainOrderJoin = "none" if how == "inner" else "left"
+        return left.join(right, on=self._names, how=how, nulls_equal=True, maintain_order=order)
+
+    def _keys_of(self, groups: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame([groups.get_column(name) for name in (*self._names, KEY)])
+
+    def _merge(self, here: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
+        """What was kept of windows and what came for them, in one."""
+        both = here.drop(self._names).join(
+            came, on=[KEY, WINDOW], how="full", coalesce=True, suffix=_CAME
+        )
+        merged = [
+            pl.min_horizontal("lo", "lo" + _CAME).alias("lo"),
+            pl.max_horizontal("hi", "hi" + _CAME).alias("hi"),
+            (pl.col("n").fill_null(0) + pl.col("n" + _CAME).fill_null(0)).alias("n"),
+            (pl.col("new").fill_null(False) | pl.col("n" + _CAME).is_not_null()).alias("new"),
+        ]
+        for each in self._aggregates:
+            kept, new = partial(_column, each, ""), partial(_column, each, _CAME)
+            merged += [part.merge(kept, new).alias(each.column(part.name)) for part in each.parts]
+        return select(both, [pl.col(KEY), pl.col(WINDOW), pl.col("first"), pl.col("last"), *merged])
+
+    def _closed_of(self, windows: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+        closed = windows["at"].is_not_null()
+        if not closed.any():
+            return pl.DataFrame(schema=self._closed_schema)
+        named = _named(windows.filter(closed), groups, self._names)
+        return self._with_ends(named).sort("at", "end", "start").select(self._closed_schema.names())
+
+    def _with_ends(self, windows: pl.DataFrame) -> pl.DataFrame:
+        ends = [self._kind.start().alias("start"), self._kind.end().alias("end")]
+        return with_columns(windows, ends)
+
+    def _replace(self, groups: pl.DataFrame, here: pl.DataFrame, windows: pl.DataFrame) -> None:
+        """Put keys, and those of their windows that stay open, in the place of what was there."""
+        stays = _rows_where(windows, windows["at"].is_null())
+        stays = with_columns(stays, [self._kind.renumber().alias(WINDOW)])
+        named = _named(stays, groups, self._names)
+        others = _without(self.open, here[_SLOT])
+        self.open = pl.concat([others, _columns(named, self._open_schema)])
+        clock = pl.lit(self.clock, _INT).alias("a")
+        known = select(
+            groups, [*map(pl.col, self._names), pl.col("now").alias("m"), pl.col("f"), clock]
+        )
+        self.keys = pl.concat([_without(self.keys, groups[_SLOT].drop_nulls()), known])
+        self._touched.append(_columns(groups, self._names))
+
+    # -- without rows
+
+    def flush(self) -> pl.DataFrame:
+        """Close all."""
+        return self._close(self.open)
+
+    def forget(self) -> pl.DataFrame:
+        """Forget keys that are far behind, and the oldest of too many; their windows close."""
+        latest: int | None = self.keys["m"].max()  # type: ignore[assignment]
+        by_age = self.keys.sort("m", *self._names, nulls_last=False)
+        excess = max(0, by_age.height - self._limits.keys)
+        old = pl.int_range(pl.len()) < excess
+        if latest is not None:
+            old = old | (pl.col("m") < latest - self._limits.forget).fill_null(False)
+        gone = by_age.filter(old).select(self._names)
+        if not gone.height:
+            return self._close(self.open.clear())
+        closed = self._close(self._match(self.open, gone, "semi"))
+        self.keys = self._match(self.keys, gone, "anti")
+        self._touched.append(gone)
+        return closed
+
+    def advance(self, elapsed: int) -> None:
+        """`elapsed` microseconds went by in which rows could have come."""
+        self.clock += elapsed
+
+    def close_idle(self, idle: int) -> pl.DataFrame:
+        """Close the windows of keys that were silent for `idle` microseconds."""
+        silent = self.keys.filter(pl.col("a") <= self.clock - idle).select(self._names)
+        return self._close(self._match(self.open, silent, "semi"))
+
+    def early(self, every: int) -> pl.DataFrame:
+        """What open windows hold so far, if the last time was `every` microseconds ago."""
+        if self.clock - self._told < every:
+            return self._close(self.open.clear())
+        self._told = self.clock
+        new = self.open.filter("new")
+        self.open = self.open.with_columns(pl.lit(False).alias("new"))
+        self._touched.append(new.select(self._names))
+        return self._sorted(new)
+
+    def _close(self, windows: pl.DataFrame) -> pl.DataFrame:
+        """Take windows out, and remember that rows for them come too late now."""
+        if windows.height:
+            ends = self._with_ends(windows).group_by(self._names).agg(pl.col("end").max())
+            floor = pl.max_horizontal("f", "end").alias("f")
+            self.keys = self._match(self.keys, ends).with_columns(floor).drop("end")
+            self.open = self._match(self.open, ends, "anti")
+            self._touched.append(ends.select(self._names))
+        return self._sorted(windows)
+
+    def _sorted(self, windows: pl.DataFrame) -> pl.DataFrame:
+        ends = self._with_ends(windows)
+        return ends.sort("end", *self._names, "start").select(self._closed_schema.names())
+
+    # -- memory
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        """What changed since the last call, or everything; None if nothing did.
+
+        Numbers, then the keys, then the open windows, as Arrow streams. Of a key that changed all
+        windows are there; `gone` marks one that was forgotten.
+        """
+        if not (whole or self._touched):
+            return None
+        keys, windows = self.keys, self.open
+        if not whole:
+            touched = pl.concat([self.keys.select(self._names).clear(), *self._touched]).unique()
+            keys = self._match(touched, self.keys.with_columns(pl.lit(False).alias("gone")))
+            windows = self._match(self.open, touched, "semi")
+        else:
+            keys = keys.with_columns(pl.lit(False).alias("gone"))
+        self._touched = []
+        first = pack(keys.with_columns(pl.col("gone").fill_null(True)).sort(self._names))
+        head = _HEAD.pack(self.rows, self.clock, self._told, len(first))
+        return head + first + pack(windows.sort(*self._names, WINDOW))
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        """Take back what `snapshot` gave: one whole, then changes."""
+        self._reset()
+        keys, windows = [], []
+        for number, state in enumerate(states):
+            self.rows, self.clock, self._told, length = _HEAD.unpack_from(state)
+            first, rest = state[_HEAD.size :][:length], state[_HEAD.size + length :]
+            mark = pl.lit(number).alias("state")
+            keys.append(unpack(first).with_columns(mark))
+            windows.append(unpack(rest).with_columns(mark))
+        if not keys:
+            return
+        last = pl.concat(keys).unique(self._names, keep="last", maintain_order=True)
+        there = last.filter(~pl.col("gone"))
+        self.keys = there.select(self._keys_schema.names())
+        held = pl.concat(windows).join(
+            there.select(*self._names, "state"), on=[*self._names, "state"], nulls_equal=True
+        )
+        self.open = held.select(self._open_schema.names())
+
+
+def _column(aggregate: Aggregate, suffix: str, part: str) -> pl.Expr:
+    return pl.col(aggregate.column(part) + suffix)
+
+
+def _columns(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    return pl.DataFrame([frame.get_column(name) for name in names])
+
+
+def _rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+    if mask.all():
+        return frame
+    return pl.DataFrame([column.filter(mask) for column in frame.get_columns()])
+
+
+def _without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
+    """`frame` without the rows at some places."""
+    if not places.len():
+        return frame
+    stays = pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
+    return _rows_where(frame, stays.scatter(places, False))
+
+
+def _named(windows: pl.DataFrame, groups: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Windows with the key columns of their group."""
+    numbers = windows.get_column(KEY)
+    return windows.hstack([groups.get_column(name).gather(numbers) for name in names])
+
+
+def result_of(aggregate: Aggregate) -> pl.Expr:
+    """The column of the result, from what is kept of closed windows."""
+    side: Side = partial(_column, aggregate, "")
+    return aggregate.result(side).alias(aggregate.name)
