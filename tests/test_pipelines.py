@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from datetime import datetime
@@ -15,7 +16,11 @@ from edge.pipeline import load
 
 FOLDER = Path(__file__).parents[1] / "pipelines"
 DEFINITIONS = sorted(FOLDER.glob("*.yaml"))
-RUN_BY = {"machine-temperature": "test_demo.py", "taxi-demand": "test_pipelines.py"}
+RUN_BY = {
+    "hourly-temperature": "test_pipelines.py",
+    "machine-temperature": "test_demo.py",
+    "taxi-demand": "test_pipelines.py",
+}
 
 
 @pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: str(file.stem))
@@ -79,3 +84,33 @@ def test_a_second_run_finds_nothing_new(pipelines: Path) -> None:
     first = sorted((pipelines.parent / "out").rglob("*.*"))
     run(pipelines / "taxi-demand.yaml")
     assert sorted((pipelines.parent / "out").rglob("*.*")) == first
+
+
+def temperatures() -> dict[datetime, list[float]]:
+    """The readings of each hour."""
+    hours: dict[datetime, list[float]] = {}
+    with (FOLDER / "data" / "nab" / "machine_temperature_system_failure.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            moment = datetime.fromisoformat(row["timestamp"] + "Z")
+            hours.setdefault(moment.replace(minute=0), []).append(float(row["value"]))
+    return hours
+
+
+def test_hourly_temperature_has_a_row_for_every_hour(pipelines: Path) -> None:
+    run(pipelines / "hourly-temperature.yaml")
+    folder = pipelines.parent / "out" / "local" / "hourly-temperature"
+    (file,) = (folder / "hours").glob("*.csv")
+    with file.open() as lines:
+        found = list(csv.DictReader(lines))
+    expected = temperatures()
+    assert [datetime.fromisoformat(row["timestamp"]) for row in found] == list(expected)
+    for row, values in zip(found, expected.values(), strict=True):
+        assert int(row["readings"]) == len(values)
+        assert (float(row["low"]), float(row["high"])) == (min(values), max(values))
+        assert float(row["mean"]) == pytest.approx(statistics.fmean(values), rel=1e-9)
+    means = [statistics.fmean(values) for values in expected.values()]
+    falls = [means[place] - means[place + 2] for place in range(0, len(means) - 2, 3)]
+    (file,) = (folder / "falling").glob("*.ndjson")
+    falling = [json.loads(line)["fall"] for line in file.read_text().splitlines()]
+    assert falling == pytest.approx([fall for fall in falls if fall > 15], rel=1e-9)
+    assert not (folder / "late").exists()
