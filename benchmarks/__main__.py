@@ -19,6 +19,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "devices": steady.devices,
     "idle": steady.idle,
     "dataset": dataset.whole_file,
+    "windows": dataset.windows,
     "storage": storage.at_rest,
 }
 _NAMES = ", ".join(BENCHMARKS)

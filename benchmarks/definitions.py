@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.readings import FIELDS, OPERATORS, ROW_FIELDS
+from benchmarks.readings import FIELDS, OPERATORS, ROW_FIELDS, WINDOWS
 
 NEVER = "{size: 1GiB, every: 1h}"
 AT_ONCE = "{size: 8MiB, every: 1s}"
@@ -60,7 +60,7 @@ outbox: {{max_size: 2GiB}}
 """
 
 
-def dataset(folder: Path, rows: Path, results: Path) -> Path:
+def dataset(folder: Path, rows: Path, results: Path, windows: bool) -> Path:
     """A definition that reads the file `rows` and writes NDJSON files below `results`."""
     path = folder / "dataset.yaml"
     path.write_text(f"""\
@@ -75,7 +75,7 @@ record:
   key: device
   fields:
 {ROW_FIELDS}
-{OPERATORS}
+{WINDOWS if windows else OPERATORS}
 sinks:
   results:
     file:

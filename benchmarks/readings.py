@@ -34,6 +34,16 @@ operators:
   - derive:
       fahrenheit: ROUND(temperature * 1.8 + 32, 2)
 """
+WINDOWS = """\
+operators:
+  - filter: status = 'ok' AND temperature > 15
+  - window:
+      size: 10s
+      aggregate:
+        peak: MAX(temperature)
+        mean: AVG(temperature)
+        n: COUNT(*)
+"""
 
 
 def topic(device: int) -> bytes:

@@ -68,19 +68,20 @@ def hand_written(port: int, qos: int, store: Path) -> None:
     client.loop_forever()
 
 
-def polars_query(rows: Path, results: Path) -> None:
-    """One lazy polars query over the whole file."""
+def polars_query(rows: Path, results: Path, windows: bool) -> None:
+    """One lazy polars query over the whole file: filter and derive, or windows per device."""
     import polars as pl
 
-    (
-        pl.scan_ndjson(rows)
-        .filter((pl.col("status") == "ok") & (pl.col("temperature") > 15))
-        .with_columns(
-            ts=pl.from_epoch("ts", "ms").dt.replace_time_zone("UTC"),
-            fahrenheit=(pl.col("temperature") * 1.8 + 32).round(2),
+    passed = pl.scan_ndjson(rows).filter((pl.col("status") == "ok") & (pl.col("temperature") > 15))
+    timed = passed.with_columns(ts=pl.from_epoch("ts", "ms").dt.replace_time_zone("UTC"))
+    if windows:
+        window = pl.col("ts").dt.truncate("10s")
+        query = timed.group_by("device", window).agg(
+            peak=pl.col("temperature").max(), mean=pl.col("temperature").mean(), n=pl.len()
         )
-        .sink_ndjson(results)
-    )
+    else:
+        query = timed.with_columns(fahrenheit=(pl.col("temperature") * 1.8 + 32).round(2))
+    query.sink_ndjson(results)
 
 
 def main(name: str, *rest: str) -> None:
@@ -91,7 +92,7 @@ def main(name: str, *rest: str) -> None:
         case "hand-written":
             hand_written(int(rest[0]), int(rest[1]), Path(rest[2]))
         case "polars":
-            polars_query(Path(rest[0]), Path(rest[1]))
+            polars_query(Path(rest[0]), Path(rest[1]), rest[2] == "windows")
 
 
 if __name__ == "__main__":

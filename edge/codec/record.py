@@ -143,7 +143,7 @@ class Record(BaseModel):
     @field_validator("timezone")
     @classmethod
     def _is_known(cls, zone: str) -> str:
-        if zone not in available_timezones():
+        if zone != "UTC" and zone not in available_timezones():  # which takes 20 ms
             raise ValueError(f"must be a time zone such as Europe/Berlin, got {zone!r}")
         return zone
 
