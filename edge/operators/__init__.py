@@ -19,7 +19,10 @@ OPERATORS: Mapping[str, str] = {
     "cast": "edge.operators.cast:Cast",
     "deadband": "edge.operators.deadband:Deadband",
     "dedupe": "edge.operators.dedupe:Dedupe",
+    "sample": "edge.operators.sample:Sample",
     "window": "edge.operators.window:Window",
+    "join": "edge.operators.join:Join",
+    "lookup": "edge.operators.lookup:Lookup",
     "python": "edge.operators.python:Python",
 }
 

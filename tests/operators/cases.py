@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from math import isfinite, isnan
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -212,6 +213,70 @@ class _Dedupe:
         ]
 
 
+class _Sample:
+    """The plain loop of `sample`, with the forgetting of keys."""
+
+    def __init__(self, every: int, limit: int) -> None:
+        self.every = timedelta(seconds=every)
+        self.limit = limit
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        start = datetime(1970, 1, 1, tzinfo=UTC)
+        last: dict[Any, datetime] = {}
+        for count, row in enumerate(rows, 1):
+            key, now = row["device"], row["ts"]
+            before = last.get(key)
+            if now and (
+                before is None or (now - start) // self.every > (before - start) // self.every
+            ):
+                yield row
+                last[key] = now
+            if count % SWEEP == 0:
+                for key in _oldest(last, last.get)[: -self.limit]:
+                    del last[key]
+
+
+class _Join:
+    """The plain loop of `join`: rows with status ok give their x and n to the others."""
+
+    def __init__(self, tolerance: int, limit: int = 99, *, keep: bool = False, drop: bool = False):
+        self.tolerance = timedelta(seconds=tolerance)
+        self.limit, self.keep, self.drop = limit, keep, drop
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        newest: dict[Any, Row] = {}
+        for count, row in enumerate(rows, 1):
+            key, now = row["device"], row["ts"]
+            other = newest.get(key)
+            if row["status"] == "ok":
+                if now and (other is None or other["ts"] <= now):
+                    newest[key] = row
+                if self.keep:
+                    yield row | {"y": None, "m": None}
+            elif other and now and timedelta(0) <= now - other["ts"] <= self.tolerance:
+                yield row | {"y": other["x"], "m": other["n"]}
+            elif not self.drop:
+                yield row | {"y": None, "m": None}
+            if count % SWEEP == 0:
+                for key in _oldest(newest, lambda key: newest[key]["ts"])[: -self.limit]:
+                    del newest[key]
+
+
+DEVICES = str(Path(__file__).with_name("devices.csv"))
+_FOUND = {"a": {"place": "osaka", "limit": 20.5}, "c": {"place": "kyoto", "limit": 30.0}}
+
+
+def _lookup(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        yield row | _FOUND.get(row["device"], {"place": None, "limit": None})
+
+
+def _lookup_or_drop(rows: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if row["device"] in _FOUND:
+            yield row | {"site": _FOUND[row["device"]]["place"]}
+
+
 def _rows(rows: list[Row]) -> Iterator[Row]:
     for row in rows:
         answer = add_double(row)
@@ -260,6 +325,30 @@ CASES = [
     ),
     Case("dedupe", {"columns": ["status"], "count": 1}, _Dedupe(None, 1, 99)),
     Case("dedupe", {"columns": ["status"], "count": 2, "max_rows": 3}, _Dedupe(None, 2, 3)),
+    Case("sample", "30s", _Sample(30, 99)),
+    Case("sample", {"every": "1m", "max_keys": 1}, _Sample(60, 1)),
+    *(
+        Case(
+            "join",
+            {"series": "status = 'ok'", "columns": {"y": "x", "m": "n"}, **options},
+            loop,
+        )
+        for options, loop in (
+            ({"tolerance": "1m"}, _Join(60)),
+            ({"tolerance": "20s", "max_keys": 1, "missing": "drop"}, _Join(20, 1, drop=True)),
+            ({"tolerance": "1h", "keep": True}, _Join(3600, keep=True)),
+        )
+    ),
+    Case(
+        "lookup",
+        {"file": DEVICES, "by": "device", "columns": {"place": "site", "limit": "limit"}},
+        _lookup,
+    ),
+    Case(
+        "lookup",
+        {"file": DEVICES, "by": {"device": "device"}, "columns": ["site"], "missing": "drop"},
+        _lookup_or_drop,
+    ),
     *(
         Case("window", {"aggregate": AGGREGATE, **options}, loop)
         for options, loop in (

@@ -1,0 +1,59 @@
+"""`join` and `sample`: what they refuse, and what is counted."""
+
+from typing import Any
+
+import pytest
+
+from edge.component import Stream
+from edge.errors import DefinitionError
+from edge.operators.join import Join
+from edge.operators.sample import Sample
+from tests.operators.cases import COLUMNS, STREAM
+from tests.operators.test_window import readings
+
+
+def join(**options: Any) -> Join:
+    given = {"series": "device = 'b'", "columns": {"other": "n"}, "tolerance": "10s", "by": []}
+    operator = Join.model_validate({**given, **options})
+    operator.bind(COLUMNS, STREAM)
+    return operator
+
+
+def test_a_row_gets_the_newest_of_the_other_series_and_it_is_folded() -> None:
+    operator = join()
+    rows = operator.process(readings((0, "a"), (1, "b"), (2, "a"), (3, "b"), (13, "a"), (14, "a")))
+    assert rows.select("n", "other").rows() == [(0, None), (2, 1), (4, 3), (5, None)]
+    assert operator.account(6, 4) == {"folded": 2, "filtered": 0}
+
+
+def test_a_row_before_the_newest_of_the_other_series_gets_none_of_it() -> None:
+    rows = join().process(readings((5, "b"), (4, "a"), (3, "b"), (6, "a")))
+    assert rows.select("n", "other").rows() == [(1, None), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"series": "devise = 'b'"}, "column 'devise' is not in the batch"),
+        ({"series": "n"}, "must be true or false, got int"),
+        ({"columns": {"x": "n"}}, "join: column 'x' is there already; choose another name"),
+        ({"columns": {"y": "z"}}, "column 'z' is not in the batch"),
+    ],
+)
+def test_a_join_that_cannot_work_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DefinitionError) as error:
+        join(**options)
+    assert said in str(error.value)
+
+
+def test_a_sample_is_the_first_row_of_a_stretch() -> None:
+    operator = Sample.model_validate("10s")
+    operator.bind(COLUMNS, STREAM)
+    rows = operator.process(readings((3, "a"), (9, "a"), (9, "b"), (10, "a"), (8, "a"), (35, "a")))
+    assert rows["n"].to_list() == [0, 2, 3, 5]
+    assert operator.account(6, 4) == {"sampled": 2}
+
+
+def test_a_sample_needs_an_event_time() -> None:
+    with pytest.raises(DefinitionError, match="column 'when' is not in the batch"):
+        Sample.model_validate("10s").bind(COLUMNS, Stream(time="when"))
