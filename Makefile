@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 run: .venv/ready mosquitto   ## the main job on real data, no cloud account
 	$(BIN)/edge demo
 
-test: .venv/ready mosquitto  ## everything
+test: .venv/ready mosquitto disks  ## everything
 	$(BIN)/pytest $(ARGS)
 
 check: .venv/ready           ## format, lint, types
@@ -32,6 +32,11 @@ mosquitto:
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends mosquitto; }
 	@command -v mosquitto_sub >/dev/null || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends mosquitto-clients; }
+
+.PHONY: disks
+disks:                       # what tests/faults make file systems with
+	@command -v fusermount3 >/dev/null && command -v mkfs.ext4 >/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends fuse3 e2fsprogs; }
 
 clean:
 	rm -rf .venv var out .mypy_cache .ruff_cache .pytest_cache

@@ -172,7 +172,7 @@ class OutboxFile:
             left = unfinished(self.folder)
             self._rescue = Rescue(self, left[0]) if left else None
             self.room.trim_aside()
-        return more
+        return self._rescue is not None
 
     def take_out_entries(
         self, db: sqlite3.Connection, buffer: Buffer, entries: Sequence[Entry]

@@ -59,7 +59,7 @@ def move_aside(folder: Path) -> None:
 def keep_body(
     folder: Path, db: sqlite3.Connection, table: str, number: int, room: int
 ) -> int | None:
-    """Write the bytes of a row with a wrong checksum below `aside` if `room` bytes allow it.
+    """Write the bytes of a row with a wrong checksum below `aside`, if there is `room` for them.
 
     Gives how many bytes it has, None if there is no such row.
     """
@@ -68,8 +68,19 @@ def keep_body(
         return None
     data = found[0] if isinstance(found[0], bytes) else str(found[0]).encode()
     if len(data) <= room:
-        (folder / "aside" / f"{table}-{number}").write_bytes(data)
+        try:
+            _keep(folder / "aside" / f"{table}-{number}", data)
+        except OSError as error:
+            log.warning("%s %d is damaged and its bytes cannot be kept (%s)", table, number, error)
     return len(data)
+
+
+def _keep(place: Path, data: bytes) -> None:
+    with place.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(place.parent)
 
 
 # -- what the damaged file remembers

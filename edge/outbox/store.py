@@ -34,7 +34,7 @@ from edge.outbox.model import (
     SinkLimits,
 )
 from edge.outbox.owner import Owner, refuse_network_disk
-from edge.outbox.room import cost
+from edge.outbox.room import cost, make_folder
 
 
 class Outbox:
@@ -79,7 +79,7 @@ class Outbox:
         file.
         """
         folder = self._file.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         refuse_network_disk(folder, Path("/proc/self/mountinfo").read_text())
         self._owner.take(wait, give_up)
         try:

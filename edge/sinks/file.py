@@ -16,7 +16,7 @@ from edge.component import Stream
 from edge.errors import LinkDown
 from edge.outbox.model import Parcel
 from edge.outbox.packed import PACKED, sent_bytes
-from edge.outbox.room import sync_folder
+from edge.outbox.room import make_folder, sync_folder
 from edge.sinks import Receipt
 from edge.sinks.partition import Partitioned
 
@@ -77,7 +77,7 @@ class FileSink(Partitioned):
 
 async def _write_whole(place: Path, content: Iterable[bytes]) -> None:
     """Write a file so that after a power cut it is there with all its bytes, or not at all."""
-    await asyncio.to_thread(_make_folder, place.parent)
+    await asyncio.to_thread(make_folder, place.parent)
     # Always the same name: what a crash left behind is written over by the next try.
     unfinished = place.with_name(f".{place.name}.part")
     async with aiofiles.open(unfinished, "wb") as file:
@@ -92,11 +92,3 @@ def _holds(place: Path, content: Iterable[bytes]) -> bool:
     """Whether a file consists of these bytes."""
     with place.open("rb") as file:
         return all(file.read(len(piece)) == piece for piece in content) and not file.read(1)
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
