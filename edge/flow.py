@@ -232,6 +232,7 @@ class Flow:
             return
         outcome.entries.extend(done.entries)
         outcome.counts.update(done.counts)
+        outcome.losses.extend(done.losses)
 
 
 def _run(

@@ -141,6 +141,9 @@ class Bound:
 
     def _bind_others(self, place: Place, operator: Operator, columns: pl.Schema) -> None:
         """Sinks that an operator sends rows to itself get them with the columns that it got."""
+        if operator.others() and place[1] in {*self.others, self.pipeline.rejected}:
+            self._note(place, "must not send rows on: this sink has its own from an operator")
+            return
         for name in operator.others():
             if name not in self.pipeline.sinks or name == self.pipeline.rejected:
                 near = get_close_matches(name, self.pipeline.sinks, 1)

@@ -19,6 +19,7 @@ _HEAD = struct.Struct("<qqqq")  # rows seen, clock, clock of the last early resu
 _INT = pl.Int64()
 _CAME = "\0came"
 _SLOT = "slot"
+_MOST_CHUNKS = 16
 
 
 class Limits(NamedTuple):
@@ -172,12 +173,12 @@ class Windows:
         stays = with_columns(stays, [self._kind.renumber().alias(WINDOW)])
         named = _named(stays, groups, self._names)
         others = _without(self.open, here[_SLOT])
-        self.open = pl.concat([others, _columns(named, self._open_schema)])
+        self.open = _joined(others, _columns(named, self._open_schema))
         clock = pl.lit(self.clock, _INT).alias("a")
         known = select(
             groups, [*map(pl.col, self._names), pl.col("now").alias("m"), pl.col("f"), clock]
         )
-        self.keys = pl.concat([_without(self.keys, groups[_SLOT].drop_nulls()), known])
+        self.keys = _joined(_without(self.keys, groups[_SLOT].drop_nulls()), known)
         self._touched.append(_columns(groups, self._names))
 
     # -- without rows
@@ -284,6 +285,13 @@ def _column(aggregate: Aggregate, suffix: str, part: str) -> pl.Expr:
 
 def _columns(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame([frame.get_column(name) for name in names])
+
+
+def _joined(kept: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
+    """One after the other. Every batch adds a chunk, and emptied ones stay: without end each batch
+    would take longer than the one before."""
+    both = pl.concat([kept, came])
+    return both.rechunk() if both.n_chunks() > _MOST_CHUNKS else both
 
 
 def _rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:

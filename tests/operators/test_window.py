@@ -14,8 +14,9 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from edge.codec import Record
+from edge.component import Stream
 from edge.errors import DefinitionError
-from edge.operators import Lost
+from edge.operators import Lost, Operator
 from edge.operators.window import Window
 from edge.outbox.inspection import books
 from edge.pipeline import Branch, Pipeline, loads
@@ -195,6 +196,15 @@ def test_a_hundred_thousand_open_windows_write_little() -> None:
     assert written < 10**6
 
 
+@pytest.mark.parametrize("options", [{"size": "10s"}, {"gap": "10s"}, {"rows": 5}])
+def test_a_batch_takes_no_longer_than_the_one_before(options: dict[str, Any]) -> None:
+    operator = window(**options)
+    for second in range(100):
+        operator.process(readings((second, "a"), (second, "b")))
+    windows = operator._windows
+    assert max(windows.open.n_chunks(), windows.keys.n_chunks()) < 20
+
+
 # -- what is refused
 
 
@@ -273,15 +283,28 @@ def test_a_sink_for_late_rows_must_be_there() -> None:
     )
 
 
+def test_a_sink_for_late_rows_has_none_of_its_own() -> None:
+    window = "operators: [{window: {size: 1m, late: behind, aggregate: {count: COUNT(*)}}}]"
+    text = DEFINITION.replace("  behnd:\n", f"  behind:\n    {window}\n")
+    with pytest.raises(DefinitionError) as error:
+        loads(text, "late.yaml").bind(HandClock())
+    assert "sinks.behind.operators.0.window: must not send rows on" in str(error.value)
+
+
 # -- in a pipeline
 
 
-def pipeline(folder: Path, source: Source, sinks: dict[str, FlakySink], **options: Any) -> Pipeline:
+def pipeline(
+    folder: Path, source: Source, sinks: dict[str, FlakySink], *before: Operator, **options: Any
+) -> Pipeline:
     return Pipeline(
         name="press",
         source=source,
         record=Record(time="ts", key=("device",)),
-        operators=[Window.model_validate({"aggregate": {"count": "COUNT(*)"}, **options})],
+        operators=[
+            *before,
+            Window.model_validate({"aggregate": {"count": "COUNT(*)"}, **options}),
+        ],
         sinks={name: Branch(sink=sink) for name, sink in sinks.items()},
         outbox={"path": folder / "outbox"},
     )
@@ -349,6 +372,25 @@ def test_late_rows_go_to_the_sink_that_asks_for_them(tmp_path: Path) -> None:
     assert [(row["device"], row["n"]) for row in late.rows] == [("a", 1), ("b", 1)]
     ledger = books(tmp_path / "outbox")
     assert (ledger["imbalances"], ledger["losses"]) == ([], [])
+
+
+class Thorny(Operator):
+    """Raises for a batch with a row whose `n` is 3."""
+
+    def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
+        return columns
+
+    def process(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if 3 in frame["n"]:
+            raise ValueError("three")
+        return frame
+
+
+def test_late_rows_are_listed_also_when_a_neighbour_fails(tmp_path: Path) -> None:
+    source = ScriptedSource.of(readings((0, "a"), (25, "a"), (1, "a"), (26, "a")))
+    asyncio.run(finish(pipeline(tmp_path, source, {"lake": FlakySink.of()}, Thorny(), size="10s")))
+    ledger = books(tmp_path / "outbox")
+    assert {loss["kind"]: loss["rows"] for loss in ledger["losses"]} == {"failed": 1, "late": 1}
 
 
 class LiveSource(ScriptedSource):
