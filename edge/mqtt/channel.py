@@ -25,6 +25,7 @@ READ_SIZE = 256 * 1024
 _READ_MOST = 4 * 2**20
 _TWIN = 0x8E
 _OLD_BROKER = b"\x20\x02\x00\x01"
+CLOSED = "the broker closed the connection"
 _SPEAKS_OLD = "the broker does not speak MQTT 5; set protocol: 3.1.1"
 
 
@@ -47,7 +48,7 @@ class Channel:
         self._sent = time.monotonic()
         self._asked: float | None = None
         self._accepted: bool | None = None
-        self._problem = "the broker closed the connection"
+        self._problem = CLOSED
         self._pending: dict[int, Sequence[str]] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False

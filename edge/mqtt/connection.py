@@ -8,8 +8,9 @@ from pathlib import Path
 from socket import socket
 
 from edge.clock import Clock
+from edge.component import in_thread
 from edge.errors import LinkDown
-from edge.mqtt.channel import Channel
+from edge.mqtt.channel import CLOSED, Channel
 from edge.mqtt.endpoint import Endpoint
 from edge.mqtt.failure import explain
 from edge.mqtt.packets import Messages
@@ -20,6 +21,8 @@ log = logging.getLogger("edge.mqtt")
 LONGEST_BACKOFF = 60.0
 ASK_AGAIN = 60.0
 _STEADY = 30.0
+_BRIEF = 2 * LONGEST_BACKOFF  # a twin takes the session from us as often as it backs off
+_MOST_TOLD = 20
 
 
 class Connection:
@@ -41,6 +44,9 @@ class Connection:
         self._clock = clock
         self._channel: Channel | None = None
         self._problem: str | None = "not connected yet"
+        self._told: set[str] = set()  # problems in the log since the last steady connection
+        self._since = 0.0
+        self._brief = 0  # connections in a row that ended soon
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -122,7 +128,7 @@ class Connection:
     async def _run(self) -> None:
         failures = 0
         while True:
-            started, generation = self._clock.steady(), self.generation
+            started = self._clock.steady()
             try:
                 await self._open()
                 await self._serve()
@@ -130,19 +136,11 @@ class Connection:
                 self._lose(error)
             # A connection that ends at once (a twin with our client id) must not be tried at once.
             failures = 0 if self._clock.steady() - started > _STEADY else failures + 1
-            if failures > 1 and self.generation > generation:
-                log.warning(
-                    "%s: connections end as soon as they are made, %d in a row; "
-                    "is there another client with the client id %r?",
-                    self._endpoint.url,
-                    failures,
-                    self._session.client_id,
-                )
             longest = min(LONGEST_BACKOFF, 0.5 * 2 ** min(failures, 10))
             await self._clock.sleep(random.uniform(0, longest))
 
     async def _open(self) -> None:
-        opening = asyncio.ensure_future(asyncio.to_thread(self._endpoint.connect, self._folder))
+        opening = asyncio.ensure_future(in_thread(self._endpoint.connect, self._folder))
         try:
             sock = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -157,6 +155,7 @@ class Connection:
         self._channel = channel
         self._subscribe(channel)
         self.generation += 1
+        self._since = self._clock.steady()
         self.outstanding = 0
         self._down.clear()
         self._up.set()
@@ -197,14 +196,29 @@ class Connection:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
+            self._count_brief()
         secure = self._endpoint.secure
-        why = explain(error, secure) if isinstance(error, OSError) else error
+        why = explain(error, secure) if isinstance(error, OSError) else str(error)
+        if why == CLOSED and self._brief > 1:
+            why += (
+                ", again soon after it was made; is there another client with the client id "
+                f"{self._session.client_id!r}? give every replica its own number or client_id"
+            )
         problem = f"{self._endpoint.url}: {why}"
-        level = logging.DEBUG if problem == self._problem else logging.WARNING
-        log.log(level, "%s; trying again", problem)
+        known = problem in self._told or len(self._told) >= _MOST_TOLD
+        log.log(logging.DEBUG if known else logging.WARNING, "%s; trying again", problem)
+        if not known:
+            self._told.add(problem)
         self._problem = problem
         self._up.clear()
         self._down.set()
+
+    def _count_brief(self) -> None:
+        if self._clock.steady() - self._since > _BRIEF:
+            self._brief = 0
+            self._told.clear()
+        else:
+            self._brief += 1
 
 
 async def _wait_for(event: asyncio.Event, patience: float) -> None:

@@ -5,7 +5,9 @@ import ssl
 from errno import EHOSTUNREACH, ENETUNREACH
 from socket import gaierror
 
-_WRONG_HOST = (62, 64)  # HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH of OpenSSL's x509_vfy.h
+# Of OpenSSL's x509_vfy.h.
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_WRONG_HOST = (62, 64)
 _NUMBERS = re.compile(r"^\[[^]]*\] |^_ssl\.c:\d+: | \(_ssl\.c:\d+\)$")
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "the broker asks for one, set certificate and key",
@@ -23,6 +25,10 @@ def explain(error: OSError, secure: bool) -> str:
     match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _WRONG_HOST:
             return f"{said}; use a name of that certificate in url"
+        case ssl.SSLCertVerificationError(verify_code=code) if code == _EXPIRED:
+            return f"{said}; check the clock of this machine, then renew the broker's certificate"
+        case ssl.SSLCertVerificationError(verify_code=code) if code == _NOT_YET_VALID:
+            return f"{said} by the clock of this machine; set it, best by NTP"
         case ssl.SSLCertVerificationError():
             return f"{said}; set ca to the certificate of the broker's authority"
         case ssl.SSLEOFError() | ConnectionResetError() | ConnectionAbortedError():

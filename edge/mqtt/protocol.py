@@ -11,6 +11,10 @@ from paho.mqtt.properties import Properties
 
 from edge.mqtt.endpoint import Endpoint
 
+_LARGEST = 268_435_455
+"""Bytes of the largest packet we ask for, all but the largest that MQTT knows. What a publisher of
+3.1.1 may send is a byte larger in MQTT 5: unasked, Mosquitto 2.0.11 then sends nothing any more."""
+
 
 class Session(NamedTuple):
     """What a broker should keep for a client, and what it should send it.
@@ -87,4 +91,5 @@ def _properties(session: Session) -> Properties:
     found.SessionExpiryInterval = session.expiry
     found.ReceiveMaximum = session.receive_maximum
     found.TopicAliasMaximum = 0
+    found.MaximumPacketSize = _LARGEST
     return found

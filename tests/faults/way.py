@@ -143,7 +143,8 @@ class Way:
         self._arrived: dict[str, int] = {}
         self._begin_world()
         self.clock = HandClock()
-        self.sink = bound(self._sink(self._url(by)))
+        self.url = self._url(by)
+        self.sink = bound(self._sink(self.url))
         self.outbox = Outbox(
             folder / "outbox", limits=Limits(), sinks={"away": SinkLimits()}, clock=self.clock
         )
