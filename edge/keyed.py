@@ -83,11 +83,13 @@ class Keyed:
             self._rows += piece.height
             yield piece, due
 
-    def sweep(self) -> None:
-        """Forget down to `limit`."""
-        excess = len(self.entries) - self.limit
-        if excess > 0:
-            self.forget(sorted(self.entries, key=self._age)[:excess])
+    def sweep(self) -> Sequence[tuple[Any, ...]]:
+        """Forget down to `limit`; gives what is forgotten, oldest first."""
+        excess = max(0, len(self.entries) - self.limit)
+        keys = sorted(self.entries, key=self._age)[:excess] if excess else []
+        gone = [self.entries[key] for key in keys]
+        self.forget(keys)
+        return gone
 
     def _age(self, key: str) -> tuple[bool, int, str]:
         time = self.entries[key][self._time]

@@ -19,6 +19,7 @@ OPERATORS: Mapping[str, str] = {
     "cast": "edge.operators.cast:Cast",
     "deadband": "edge.operators.deadband:Deadband",
     "dedupe": "edge.operators.dedupe:Dedupe",
+    "compress": "edge.operators.compress:Compress",
     "sample": "edge.operators.sample:Sample",
     "window": "edge.operators.window:Window",
     "join": "edge.operators.join:Join",

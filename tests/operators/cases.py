@@ -262,6 +262,53 @@ class _Join:
                     del newest[key]
 
 
+class _Compress:
+    """The plain loop of `compress`: a line to each new row is tried against all rows since."""
+
+    def __init__(self, error: float, gap: int, limit: int) -> None:
+        self.error, self.gap, self.limit = error, timedelta(seconds=gap), limit
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        # Of each key the rows since the last that passed, that one first; the last one is held.
+        lines: dict[Any, list[Row]] = {}
+        for count, row in enumerate(rows, 1):
+            line, now = lines.setdefault(row["device"], []), row["ts"]
+            if now is None or (line and now <= line[-1]["ts"]):
+                yield row
+            elif _kind(row["x"]) != "number":
+                yield from line[1:][-1:]
+                if not line or _kind(line[-1]["x"]) == "number":
+                    yield row
+                line[:] = [row]
+            elif not line or _kind(line[-1]["x"]) != "number":
+                yield row
+                line[:] = [row]
+            else:
+                if len(line) > 1 and not self._fits(line, row):
+                    yield line[-1]
+                    line[:] = line[-1:]
+                line.append(row)
+            if not line:
+                del lines[row["device"]]
+            if count % SWEEP == 0:
+                for key in _oldest(lines, lambda key: lines[key][-1]["ts"])[: -self.limit]:
+                    yield from lines.pop(key)[1:][-1:]
+
+    def _fits(self, line: list[Row], row: Row) -> bool:
+        start = line[0]
+        if row["ts"] - start["ts"] > self.gap:
+            return False
+
+        def slope(other: Row, off: float) -> float:
+            span = (other["ts"] - start["ts"]) // timedelta(microseconds=1)
+            return float((other["x"] + off - start["x"]) / span)
+
+        return all(
+            slope(other, -self.error) <= slope(row, 0.0) <= slope(other, self.error)
+            for other in line[1:]
+        )
+
+
 DEVICES = str(Path(__file__).with_name("devices.csv"))
 _FOUND = {"a": {"place": "osaka", "limit": 20.5}, "c": {"place": "kyoto", "limit": 30.0}}
 
@@ -325,6 +372,12 @@ CASES = [
     ),
     Case("dedupe", {"columns": ["status"], "count": 1}, _Dedupe(None, 1, 99)),
     Case("dedupe", {"columns": ["status"], "count": 2, "max_rows": 3}, _Dedupe(None, 2, 3)),
+    Case("compress", {"column": "x", "error": 1.5}, _Compress(1.5, 10**6, 99)),
+    Case(
+        "compress",
+        {"column": "x", "error": 5, "max_gap": "30s", "max_keys": 1},
+        _Compress(5, 30, 1),
+    ),
     Case("sample", "30s", _Sample(30, 99)),
     Case("sample", {"every": "1m", "max_keys": 1}, _Sample(60, 1)),
     *(

@@ -1,0 +1,238 @@
+"""`compress`: keeps the rows from which a line between them tells all others, within an error."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from math import inf, isfinite
+from typing import Any, NamedTuple
+
+import polars as pl
+from pydantic import Field, PrivateAttr
+
+from edge.component import PositiveDuration, Stream
+from edge.errors import DefinitionError
+from edge.expression import require, select, type_word
+from edge.keyed import Keyed, event_times, key_text
+from edge.operators import Operator
+
+
+class Compress(Operator):
+    """Drops the rows that a straight line between the kept ones tells, within an error, per key.
+
+    ```yaml
+    compress:
+      column: temperature
+      error: 0.5
+      max_gap: 10m
+    ```
+
+    Swinging door trending, as process historians do it (E. H. Bristol, 1990), in its strict form: a
+    line drawn between two kept rows that follow each other passes no dropped row of theirs by more
+    than `error`. The last row of a key is held back until the next one shows whether it is needed;
+    it comes out at the latest when the files end. With `max_gap` no line spans more event time,
+    where there are rows to end it.
+
+    A row that is not later than the one before it in its key passes as it is, and so does a row
+    without event time; no line goes through them.
+
+    Nulls and NaN: no line goes across null, NaN or infinity. The row before passes, the first such
+    row passes, further ones are dropped, and the next number passes.
+
+    Memory: the held row and five numbers for at most `max_keys` keys. After every 65,536th row the
+    excess is forgotten, oldest event time first, and its held rows pass. About 0.5 kB of RAM per
+    key. When an option is changed, rows that are held back then stay in the ledger as held.
+
+    Cost: 0.3 ms per batch, 0.6 us per row.
+    """
+
+    removes = "compressed"
+
+    column: str = Field(description="The number that is followed.")
+    error: float = Field(gt=0, lt=inf, description="How far a dropped value may be off the line.")
+    max_gap: PositiveDuration | None = Field(
+        None, description="How far apart in event time two kept rows may be."
+    )
+    by: list[str] | None = Field(
+        None, description="Columns that tell one series from another; the record's key if left out."
+    )
+    max_keys: int = Field(100_000, ge=1, description="How many series are remembered.")
+
+    _memory: Keyed = PrivateAttr()
+    _key: pl.Expr = PrivateAttr()
+    _time: str = PrivateAttr()
+    _columns: pl.Schema = PrivateAttr()
+    _held: int = PrivateAttr(default=0)
+
+    def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
+        by = stream.key if self.by is None else self.by
+        require([self.column, *by, stream.time], columns, "compress")
+        if not columns[self.column].is_numeric():
+            raise DefinitionError(
+                f"compress: column {self.column!r} must be a number, got "
+                f"{type_word(columns[self.column])}; for text, use dedupe with count: 1"
+            )
+        numbers = {"origin": pl.Int64(), **dict.fromkeys(("value", "low", "high"), pl.Float64())}
+        held = {f"held_{number}": kind for number, kind in enumerate(columns.values())}
+        fields = {**numbers, "last": pl.Float64(), "held": pl.Boolean(), **held}
+        self._memory = Keyed({**fields, "time": pl.Int64()}, self.max_keys)
+        self._key = key_text(by, columns)
+        self._time = stream.time
+        self._columns = columns
+        return columns
+
+    def process(self, frame: pl.DataFrame) -> pl.DataFrame:
+        parts = [frame.clear()]
+        for piece, full in self._memory.pieces(frame):
+            parts.append(self._compress(piece))
+            if full:
+                parts.append(self._released(self._memory.sweep()))
+        return pl.concat(parts)
+
+    def _compress(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the piece, and those held back before it, in the order in which they pass."""
+        keys = select(frame, [self._key]).to_series().to_list()
+        gap = None if self.max_gap is None else self.max_gap // timedelta(microseconds=1)
+        doors = _Doors(self.error, gap)
+        for key in dict.fromkeys(keys):
+            doors.take_up(key, self._memory.entries.get(key))
+        values = frame[self.column].cast(pl.Float64).to_list()
+        passed = doors.passing(keys, values, event_times(frame, self._time))
+        # Rows of earlier batches stand behind those of this one; their numbers count from the end.
+        earlier = pl.DataFrame(doors.earlier[::-1], schema=self._columns, orient="row")
+        rows = pl.concat([frame, earlier])
+        nothing = (None,) * len(self._columns)
+        for key, series in doors.series.items():
+            held = series.held
+            row = nothing if held is None else rows.row(held)
+            door = (series.origin, series.value, series.low, series.high, series.last)
+            self._memory.put(key, (*door, held is not None, *row, series.time))
+        self._held += doors.change
+        return rows[[at % rows.height for at in passed]]
+
+    def _released(self, entries: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
+        """The rows that forgotten keys held back."""
+        rows = [entry[6:-1] for entry in entries if entry[5]]
+        self._held -= len(rows)
+        return pl.DataFrame(rows, schema=self._columns, orient="row")
+
+    def flush(self) -> pl.DataFrame | None:
+        entries = self._memory.entries
+        holding = [key for key, entry in entries.items() if entry[5]]
+        keys = sorted(holding, key=lambda key: (entries[key][-1], key))
+        released = self._released([entries[key] for key in keys])
+        nothing = (None,) * len(self._columns)
+        for key in keys:
+            *door, _, time = *entries[key][:5], False, entries[key][-1]
+            self._memory.put(key, (*door, False, *nothing, time))
+        return released
+
+    def account(self, before: int, after: int) -> dict[str, int]:
+        held, self._held = self._held, 0
+        return {"held": held, self.removes: before - after - held}
+
+    def snapshot(self, whole: bool) -> bytes | None:
+        return self._memory.snapshot(whole)
+
+    def restore(self, states: Sequence[bytes]) -> None:
+        self._held = 0
+        self._memory.restore(states)
+
+
+class _Series:
+    """One key: where its line starts, between which slopes it may run, and what is held back.
+
+    origin, time: microseconds, of the start of the line and of the last row. value: at the start;
+    None behind what is no number. last: the value of the held row. held: its number in the batch,
+    below zero for a row of an earlier batch; None: there is none.
+    """
+
+    __slots__ = ("held", "high", "last", "low", "origin", "time", "value")
+
+    def __init__(self, entry: Sequence[Any]) -> None:
+        self.origin, self.value, self.low, self.high, self.last, _, self.time = entry
+        self.held: int | None = None
+
+
+class _Door(NamedTuple):
+    origin: int | None = None
+    value: float | None = None
+    low: float = -inf
+    high: float = inf
+    last: float = 0.0
+    held: bool = False
+    time: int | None = None
+
+
+class _Doors:
+    """The loop over the rows of a batch. Attributes of a pydantic model would cost too much in it.
+
+    earlier: rows held back before this batch. change: how many more rows are held than before it.
+    """
+
+    def __init__(self, error: float, gap: int | None) -> None:
+        """gap: microseconds."""
+        self.series: dict[str, _Series] = {}
+        self.earlier: list[tuple[Any, ...]] = []
+        self.change = 0
+        self._error = error
+        self._gap = gap
+
+    def take_up(self, key: str, entry: tuple[Any, ...] | None) -> None:
+        """Go on with a key as it was left."""
+        if entry is None:
+            self.series[key] = _Series(_Door())
+            return
+        series = self.series[key] = _Series((*entry[:6], entry[-1]))
+        if entry[5]:
+            self.earlier.append(entry[6:-1])
+            series.held = -len(self.earlier)
+
+    def passing(
+        self, keys: Sequence[str], values: Sequence[float | None], times: Sequence[int | None]
+    ) -> list[int]:
+        """Numbers of the rows that pass, in order, below zero for those of an earlier batch."""
+        passed: list[int] = []
+        before = len(self.earlier)
+        for index, key in enumerate(keys):
+            series, value, now = self.series[key], values[index], times[index]
+            if now is None or (series.time is not None and now <= series.time):
+                passed.append(index)
+                continue
+            if value is None or not isfinite(value):
+                self._break(series, index, now, passed)
+            elif series.value is None:
+                self._start(series, now, value)
+                passed.append(index)
+            else:
+                self._swing(series, index, now, value, passed)
+            series.time = now
+        self.change = sum(each.held is not None for each in self.series.values()) - before
+        return passed
+
+    def _start(self, series: _Series, time: int | None, value: float | None) -> None:
+        series.origin, series.value, series.low, series.high = time, value, -inf, inf
+        series.held = None
+
+    def _break(self, series: _Series, index: int, now: int, passed: list[int]) -> None:
+        """What is no number ends a line, and one after another is enough."""
+        if series.held is not None:
+            passed.append(series.held)
+        if series.value is not None or series.origin is None:
+            passed.append(index)
+        self._start(series, now, None)
+
+    def _swing(
+        self, series: _Series, index: int, now: int, value: float, passed: list[int]
+    ) -> None:
+        """Hold the row back if a line to it passes near all since the start; else start anew."""
+        assert series.origin is not None
+        assert series.value is not None
+        slope = (value - series.value) / (now - series.origin)
+        too_far = self._gap is not None and now - series.origin > self._gap
+        if series.held is not None and (too_far or not series.low <= slope <= series.high):
+            passed.append(series.held)
+            self._start(series, series.time, series.last)
+        span = now - (series.origin or 0)
+        start = series.value
+        series.low = max(series.low, (value - self._error - start) / span)
+        series.high = min(series.high, (value + self._error - start) / span)
+        series.held, series.last = index, value

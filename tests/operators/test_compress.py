@@ -1,0 +1,138 @@
+"""`compress`: the error bound, what is held back, and how much goes on real data."""
+
+import csv
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from edge.component import Stream
+from edge.errors import DefinitionError
+from edge.operators.compress import Compress
+from tests.operators.cases import COLUMNS, STREAM
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+NAB = Path(__file__).parents[2] / "pipelines" / "data" / "nab"
+
+
+def compress(**options: Any) -> Compress:
+    operator = Compress.model_validate({"column": "x", "error": 1.0, **options})
+    operator.bind(COLUMNS, STREAM)
+    return operator
+
+
+def series(values: Sequence[float | None], every: int = 1, device: str = "a") -> pl.DataFrame:
+    rows = [
+        {"ts": START + timedelta(seconds=place * every), "device": device, "x": value, "n": place}
+        for place, value in enumerate(values)
+    ]
+    return pl.DataFrame(rows, schema=COLUMNS)
+
+
+def kept(operator: Compress, *batches: pl.DataFrame) -> list[int]:
+    """Places of the rows that came out, the end included."""
+    rest = [operator.process(batch) for batch in batches]
+    last = operator.flush()
+    assert last is not None
+    return list(pl.concat([*rest, last])["n"])
+
+
+def test_a_straight_line_is_its_two_ends() -> None:
+    assert kept(compress(), series([float(n) for n in range(100)])) == [0, 99]
+
+
+def test_a_corner_is_kept() -> None:
+    assert kept(compress(error=0.1), series([0.0, 1, 2, 3, 2, 1, 0])) == [0, 3, 6]
+
+
+def test_no_line_is_longer_than_the_gap() -> None:
+    assert kept(compress(max_gap="10s"), series([5.0] * 31)) == [0, 10, 20, 30]
+
+
+def test_no_line_crosses_what_is_no_number() -> None:
+    values = [1.0, 1.0, 1.0, None, None, float("nan"), 1.0, 1.0, float("inf"), 1.0]
+    assert kept(compress(), series(values)) == [0, 2, 3, 6, 7, 8, 9]
+
+
+def test_a_row_that_is_not_later_passes_as_it_is() -> None:
+    rows = series([1.0, 1.0, 1.0, 1.0])
+    again = rows.filter(pl.col("n") == 1).with_columns(n=pl.lit(7, pl.Int64))
+    untimed = again.with_columns(ts=pl.lit(None, COLUMNS["ts"]), n=pl.lit(8, pl.Int64))
+    assert kept(compress(), rows.head(3), again, untimed, rows.tail(1)) == [0, 7, 8, 3]
+
+
+def test_what_is_held_back_is_accounted_for() -> None:
+    operator = compress()
+    assert operator.process(series([1.0, 1.0, 1.0])).height == 1
+    assert operator.account(3, 1) == {"held": 1, "compressed": 1}
+    last = operator.flush()
+    assert last is not None
+    assert last.height == 1
+    assert operator.account(0, 1) == {"held": -1, "compressed": 0}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(1, 5), st.floats(-50, 50) | st.integers(-3, 3).map(float)),
+        min_size=2,
+        max_size=60,
+    ),
+    error=st.sampled_from([0.5, 1.0, 7.0]),
+    cut=st.integers(0, 60),
+)
+def test_no_dropped_row_is_further_from_its_line_than_the_error(
+    steps: list[tuple[int, float]], error: float, cut: int
+) -> None:
+    second, rows = 0, []
+    for place, (step, value) in enumerate(steps):
+        second += step
+        rows.append(
+            {"ts": START + timedelta(seconds=second), "device": "a", "x": value, "n": place}
+        )
+    frame = pl.DataFrame(rows, schema=COLUMNS)
+    stays = (
+        kept(compress(error=error), frame.head(cut), frame.slice(cut))
+        if cut
+        else kept(compress(error=error), frame)
+    )
+    assert stays == sorted(set(stays))
+    assert (stays[0], stays[-1]) == (0, len(rows) - 1)
+    for low, high in pairwise(stays):
+        first, last = rows[low], rows[high]
+        for row in rows[low + 1 : high]:
+            share = (row["ts"] - first["ts"]) / (last["ts"] - first["ts"])
+            line = first["x"] + share * (last["x"] - first["x"])
+            assert abs(row["x"] - line) <= error + 1e-9
+
+
+def test_real_readings_shrink_to_less_than_half() -> None:
+    """The machine temperature of the Numenta Anomaly Benchmark, a row every five minutes."""
+    with (NAB / "machine_temperature_system_failure.csv").open() as lines:
+        rows = [
+            {"ts": datetime.fromisoformat(row["timestamp"] + "Z"), "x": float(row["value"])}
+            for row in csv.DictReader(lines)
+        ]
+    frame = pl.DataFrame(rows, schema={"ts": COLUMNS["ts"], "x": pl.Float64()})
+    operator = Compress(column="x", error=1.0)
+    operator.bind(frame.schema, Stream(time="ts"))
+    assert operator.process(frame).height == 9_741
+    assert frame.height == 22_695
+
+
+@pytest.mark.parametrize("error", [0, -1, float("inf"), "2%"])
+def test_an_error_that_is_none_is_refused(error: Any) -> None:
+    with pytest.raises(ValidationError):
+        compress(error=error)
+
+
+def test_text_cannot_be_compressed() -> None:
+    with pytest.raises(DefinitionError, match="must be a number, got str; for text, use dedupe"):
+        compress(column="status")
