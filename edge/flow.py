@@ -41,10 +41,12 @@ class Lane(NamedTuple):
 
 class Moment(NamedTuple):
     """ending: a finite source has ended, so what operators hold back comes out. elapsed:
-    microseconds since the last time they were told; 0: they are not told now."""
+    microseconds since the last time they were told; 0: they are not told now. salvaged: rows that
+    operators made of memory from before their options changed, by name."""
 
     ending: bool = False
     elapsed: int = 0
+    salvaged: Mapping[str, pl.DataFrame] = {}
 
 
 class Outcome(NamedTuple):
@@ -98,6 +100,7 @@ class Flow:
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
         self._reset: list[Loss] = []
+        self._salvaged: dict[str, pl.DataFrame] = {}
 
     def rows(self, frame: pl.DataFrame) -> int | None:
         """How many rows `process` works on; None where an operator may take its time."""
@@ -113,7 +116,8 @@ class Flow:
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        outcome = self._rows(frame, moment)
+        outcome = self._rows(frame, moment._replace(salvaged=self._salvaged))
+        self._salvaged = {}
         outcome.memory.extend(self._changes())
         outcome.losses.extend(self._reset)
         self._reset = []
@@ -122,6 +126,9 @@ class Flow:
     def isolate(self, frame: pl.DataFrame) -> Outcome:
         """As `process`, but rows that raise are found by halving and set aside as `failed`."""
         outcome = _nothing()
+        if self._salvaged:
+            self._attempt(frame.clear(), outcome)
+            self._salvaged = {}
         self._attempt(frame, outcome)
         outcome.memory.extend(self._whole())
         return outcome
@@ -137,22 +144,32 @@ class Flow:
     def restore(self, memory: Mapping[str, Kept]) -> None:
         """Every operator remembers what was last committed, or nothing.
 
-        An operator whose options changed in a way that shapes its memory starts afresh.
+        An operator whose options changed in a way that shapes its memory starts afresh. What it
+        can make of that memory comes out with the next batch, in the commit that replaces it.
         """
         for step in self._steps():
             kept = memory.get(step.name)
             if kept is not None and kept.shape != step.shape:
-                self._forget(step.name)
+                self._forget(step, kept.states)
                 kept = None
             step.operator.restore(kept.states if kept else ())
 
-    def _forget(self, name: str) -> None:
-        """No row is lost with what an operator remembered, but the list of losses tells of it."""
-        if name not in self._afresh:
-            reason = "its options changed, what it remembered is forgotten"
-            log.warning("%s: %s", name, reason)
-            self._afresh.add(name)
-            self._reset.append(Loss(name, "reset", 0, 0, reason))
+    def _forget(self, step: Step, states: Sequence[bytes]) -> None:
+        """Memory is given up: the list of losses tells, also where no row is lost with it."""
+        if step.name in self._afresh:
+            return
+        reason = "its options changed, what it remembered is forgotten"
+        try:
+            salvaged = step.operator.salvage(states)
+        except Exception:
+            log.exception("%s: what it remembered cannot be read", step.name)
+            salvaged = None
+        if salvaged is not None and salvaged.height:
+            self._salvaged[step.name] = salvaged
+            reason = f"its options changed, {salvaged.height} rows are made of what it remembered"
+        log.warning("%s: %s", step.name, reason)
+        self._afresh.add(step.name)
+        self._reset.append(Loss(step.name, "reset", 0, 0, reason))
 
     def _steps(self) -> Iterator[Step]:
         yield from self._common
@@ -218,13 +235,14 @@ class Flow:
     def _attempt(self, frame: pl.DataFrame, outcome: Outcome) -> None:
         before = self._whole()
         try:
-            done = self._rows(frame, _NOW)
+            done = self._rows(frame, Moment(salvaged={} if frame.height else self._salvaged))
         except TooManyFailures:
             raise
         except Exception as error:
             self.restore({piece.name: Kept(piece.shape, (piece.body,)) for piece in before})
-            if frame.height == 1:
-                _set_aside(frame, error, outcome)
+            if frame.height <= 1:
+                for rows in [frame] if frame.height else self._salvaged.values():
+                    _set_aside(rows, error, outcome)
                 return
             half = frame.height // 2
             self._attempt(frame.head(half), outcome)
@@ -249,7 +267,7 @@ def _run(
             frame = operator.process(frame)
             counts[name, "in"] += before
             _account(name, operator, before, frame.height, counts)
-        for held in _held_back(operator, moment):
+        for held in _held_back(name, operator, moment):
             _account(name, operator, 0, held.height, counts)
             frame = pl.concat([frame, held], how="vertical_relaxed") if frame.height else held
         if (more := operator.beside()) is not None:
@@ -259,8 +277,10 @@ def _run(
     return frame
 
 
-def _held_back(operator: Operator, moment: Moment) -> Iterator[pl.DataFrame]:
-    """What comes out of an operator without rows: in time, and at the end."""
+def _held_back(name: str, operator: Operator, moment: Moment) -> Iterator[pl.DataFrame]:
+    """What comes out of an operator without rows: after a change, in time, and at the end."""
+    if name in moment.salvaged:
+        yield moment.salvaged[name]
     if moment.elapsed and operator.timed:
         due = operator.advance(moment.elapsed)
         if due is not None and due.height:
@@ -298,12 +318,12 @@ def _condition(
     return kept
 
 
-def _set_aside(row: pl.DataFrame, error: Exception, outcome: Outcome) -> None:
-    """One row that no operator gets past: ledgered as failed, kept with its traceback."""
+def _set_aside(rows: pl.DataFrame, error: Exception, outcome: Outcome) -> None:
+    """Rows that do not get past an operator: ledgered as failed, kept with the traceback."""
     if isinstance(error, DataError):
         reason = str(error)
     else:
         reason = "".join(traceback.format_exception(error)).strip()
         log.error("a row failed and is set aside: %s", reason)
-    outcome.counts["pipeline", "failed"] += 1
-    outcome.rejects.append(Reject(reason, rows_as_json(row)[0], failed=True))
+    outcome.counts["pipeline", "failed"] += rows.height
+    outcome.rejects.extend(Reject(reason, row, failed=True) for row in rows_as_json(rows))

@@ -153,3 +153,18 @@ class Operator(Component):
 
     def restore(self, states: Sequence[bytes]) -> None:
         """Take back what `snapshot` gave: one whole, then changes in order; nothing forgets all."""
+
+    def shape(self) -> object:
+        """What decides beside the options whether kept memory still fits, as a JSON value.
+
+        Asked after `bind`: the types of columns of which values are remembered belong here.
+        """
+        return None
+
+    def salvage(self, states: Sequence[bytes]) -> pl.DataFrame | None:
+        """Rows with the columns that go out, made of memory that does not fit the options any more.
+
+        states: as for `restore`, from an operator of this name with another shape. None if no row
+        is lost with it. Whatever it raises, the memory is forgotten then.
+        """
+        return None

@@ -15,6 +15,7 @@ from edge.operators import Beside, Lost, Operator
 from edge.windows.aggregate import ORDER, Aggregate, compile_aggregate, value_column
 from edge.windows.fold import Limits, Windows, result_of
 from edge.windows.kinds import ROW, TIME, Gap, Kind, Rows, Sized
+from edge.windows.origin import Origin, body_of, unseal
 
 _MICROSECOND = timedelta(microseconds=1)
 _RECEIVED = "edge_received"
@@ -105,6 +106,7 @@ class Window(Operator):
     )
 
     _windows: Windows = PrivateAttr()
+    _origin: Origin = PrivateAttr()
     _keys: dict[str, str] = PrivateAttr()
     _prepare: list[pl.Expr] = PrivateAttr()
     _result: list[pl.Expr] = PrivateAttr()
@@ -148,6 +150,7 @@ class Window(Operator):
             for name, text in self.aggregate.items()
         ]
         self._time = stream.time
+        self._origin = Origin(self.model_dump(mode="json"), stream, columns)
         self._judges_future = _RECEIVED in columns and stream.time != _RECEIVED
         self._keys = {f"{_KEY}{number}": name for number, name in enumerate(by)}
         self._prepare = self._preparation(aggregates)
@@ -286,11 +289,29 @@ class Window(Operator):
         losses, self._late, self._losses = self._losses, [], []
         return Beside(rows, losses)
 
+    def shape(self) -> object:
+        return {name: str(kind) for name, kind in self._windows.open.schema.items()}
+
     def snapshot(self, whole: bool) -> bytes | None:
-        return self._windows.snapshot(whole)
+        body = self._windows.snapshot(whole)
+        return self._origin.seal(body) if whole and body is not None else body
 
     def restore(self, states: Sequence[bytes]) -> None:
         self._counts.clear()
         self._late.clear()
         self._losses.clear()
-        self._windows.restore(states)
+        self._windows.restore([body_of(states[0]), *states[1:]] if states else ())
+
+    def salvage(self, states: Sequence[bytes]) -> pl.DataFrame | None:
+        """What was open, with the columns of today: others are left out, new ones null."""
+        origin, _ = unseal(states[0])
+        before = Window.model_validate(origin.options)
+        before.bind(origin.columns, origin.stream)
+        before.restore(states)
+        rows = before.flush()
+        assert rows is not None
+        rows = rows.rename({origin.stream.time: self._time})
+        missing = [pl.lit(None).alias(name) for name in self._columns if name not in rows.columns]
+        rows = rows.with_columns(missing).select(self._columns.names())
+        mark = [pl.lit(True).alias("edge_early")] if self.early is not None else []
+        return rows.cast(self._columns, strict=False).with_columns(mark)

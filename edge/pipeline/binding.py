@@ -243,8 +243,9 @@ def _qualified(value: object) -> str:
 
 
 def _shape(operator: Operator, stream: Stream) -> str:
-    """Hash of the options that shape an operator's memory: all of them, time and key included."""
-    text = json.dumps([kind_of(operator), _options(operator), stream.time, stream.key])
+    """Hash of what shapes an operator's memory: all options, time and key, types it remembers."""
+    options = [kind_of(operator), _options(operator), stream.time, stream.key]
+    text = json.dumps([*options, operator.shape()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -430,23 +430,3 @@ def test_a_device_that_falls_silent_gets_its_result(tmp_path: Path) -> None:
     asyncio.run(live())
     counters = books(tmp_path / "outbox")["ledger"]["common/window"]
     assert counters == {"in": 2, "folded": 2, "created": 1, "out": 1}
-
-
-def test_windows_of_other_options_are_forgotten_and_told(tmp_path: Path) -> None:
-    sink = FlakySink.of()
-    first, later = ScriptedSource.of(BATCHES[0], CRASH), ScriptedSource.of(*BATCHES)
-
-    async def crash() -> None:
-        runner = Runner(pipeline(tmp_path, first, {"lake": sink}, size="10s"), HandClock())
-        await runner.open()
-        with pytest.raises(Crashed):
-            await runner.run(asyncio.Event(), once=True)
-        await runner.close()
-
-    asyncio.run(crash())
-    asyncio.run(finish(pipeline(tmp_path, later, {"lake": sink}, size="30s")))
-    ledger = books(tmp_path / "outbox")
-    assert ledger["imbalances"] == []
-    [loss] = [each for each in ledger["losses"] if each["kind"] == "reset"]
-    assert loss["part"] == "common/window"
-    assert found(sink) == [("a", "00:00:00", 2), ("b", "00:00:00", 2), ("a", "00:00:30", 1)]
