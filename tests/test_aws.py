@@ -11,13 +11,14 @@ import pytest
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from edge.aws import AwsService, Target, Verdict, classify, classify_code
+from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code
 from edge.aws import service as aws
 from edge.component import in_thread
 from edge.sinks.s3 import S3Sink
 from edge.sinks.sqs import SqsSink
 from tests.agent import Agent
 from tests.cloud import Cloud, Failure
+from tests.portal import Portal
 from tests.proxy import Proxy
 
 TARGET = Target("SQS", "queue 'plant-alarms'")
@@ -210,6 +211,27 @@ def test_aws_region_is_enough(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> 
     assert verdict(Queues(endpoint_url=cloud.url)).problem.startswith("no region is set")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert list_queues(Queues(endpoint_url=cloud.url)) == 0
+
+
+def test_a_page_for_a_head_is_no_answer_of_aws(credentials: None) -> None:
+    async def ask(sink: S3Sink) -> None:
+        try:
+            await sink.call(lambda client: client.head_object(Bucket="lake", Key="a"))
+        finally:
+            await sink.close()
+
+    with Portal(403) as portal, pytest.raises(WebPage):
+        asyncio.run(ask(S3Sink(bucket="lake", endpoint_url=portal.url)))
+
+
+@pytest.mark.parametrize("status", [302, 403])
+def test_a_page_instead_of_a_role_is_no_answer_of_aws(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with Portal(status, Location="http://portal.example") as portal:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", portal.url)
+        role = "arn:aws:iam::123456789012:role/edge"
+        assert verdict(Queues(endpoint_url=cloud.url, role_arn=role)).cause == "page"
 
 
 def test_a_profile_that_is_not_there_is_named(cloud: Cloud) -> None:

@@ -124,9 +124,18 @@ def _new_session(profile: str | None, role_arn: str | None, region: str | None) 
     import boto3
 
     session = boto3.Session(profile_name=profile, region_name=region)
+    _watch(session)
     if role_arn is None:
         return session
-    return boto3.Session(botocore_session=_assume(session, role_arn), region_name=region)
+    assumed = boto3.Session(botocore_session=_assume(session, role_arn), region_name=region)
+    _watch(assumed)
+    return assumed
+
+
+def _watch(session: Any) -> None:
+    for service in ("s3", "sqs", "sts"):
+        # Before botocore: it follows the redirect of a portal until the stack ends.
+        session.events.register_first(f"needs-retry.{service}", _check_who_answers)
 
 
 def _assume(source: Any, role_arn: str) -> Any:
@@ -157,8 +166,6 @@ def _make_client(
     with _session_lock:
         client = session.client(service, endpoint_url=endpoint_url, config=_config(settings))
     client.meta.events.register(f"before-send.{service}", _send_in_pieces)
-    # Before botocore: it follows the redirect of a portal until the stack ends.
-    client.meta.events.register_first(f"needs-retry.{service}", _check_who_answers)
     return client
 
 
@@ -183,7 +190,9 @@ def _send_in_pieces(request: Any, **_: Any) -> None:
 _REQUEST_IDS = ("x-amz-request-id", "x-amzn-requestid")
 
 
-def _check_who_answers(response: tuple[Any, Mapping[str, Any]] | None, **_: Any) -> None:
+def _check_who_answers(
+    response: tuple[Any, Mapping[str, Any]] | None, operation: Any, **_: Any
+) -> None:
     """Raise WebPage for an answer that a captive portal or a proxy gave in the name of AWS.
 
     Such a page may come with any status, 200 and an ETag included. AWS and stores like it name the
@@ -195,6 +204,7 @@ def _check_who_answers(response: tuple[Any, Mapping[str, Any]] | None, **_: Any)
     if any(name in http.headers for name in _REQUEST_IDS):
         return
     status, code = http.status_code, str(parsed.get("Error", {}).get("Code", ""))
-    html = http.headers.get("content-type", "").startswith("text/html") and http.content
-    if html or (300 <= status < 400 and code in ("", str(status))):
+    html = http.headers.get("content-type", "").startswith("text/html")
+    page = html and (http.content or operation.http.get("method") == "HEAD")
+    if page or (300 <= status < 400 and code in ("", str(status))):
         raise WebPage(f"HTTP {status}")

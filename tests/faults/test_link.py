@@ -12,7 +12,8 @@ import pytest
 from tests.agent import Agent
 from tests.certificates import Certificates
 from tests.cloud import Cloud, Failure
-from tests.faults.way import ROWS, Deaf, Portal, Way
+from tests.faults.way import ROWS, Deaf, Way
+from tests.portal import Portal
 from tests.proxy import Mode
 
 Block = Callable[[Way], AbstractContextManager[None]]
