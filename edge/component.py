@@ -220,12 +220,13 @@ class Stream(NamedTuple):
 
     `time` is the event time column (`edge_received` where the record names none), `key` the columns
     that tell one series from another (the default of `by` everywhere), `folder` where relative
-    paths of the definition start.
+    paths of the definition start, `client` what a part calls itself where it connects.
     """
 
     time: str = "edge_received"
     key: tuple[str, ...] = ()
     folder: Path = Path()
+    client: str = "edge"
 
 
 class Component(BaseModel):

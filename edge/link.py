@@ -230,16 +230,21 @@ class Link:
     async def _settle(self, receipt: Receipt) -> None:
         if receipt.delivered or receipt.refused:
             await self._outbox.call("settle", self.name, receipt.delivered, receipt.refused)
-        for reason in set(receipt.refused.values()):
+        if receipt.divided:
+            with contextlib.suppress(OutboxFull):  # the parcels stay whole and go again
+                await self._outbox.call("divide", self.name, receipt.divided)
+        reasons = [why for divided in receipt.divided.values() for _, why in divided.refused]
+        for reason in {*receipt.refused.values(), *reasons}:
             log.error("sink %r: refused and set aside: %s", self.name, reason)
         if receipt.rekey:
             await self._outbox.call("rekey", self.name, receipt.rekey)
 
     async def _judge(self, receipt: Receipt) -> None:
         """Whether the way is open, by what became of the parcels."""
-        if not (receipt.delivered or receipt.refused or receipt.rekey or receipt.problem):
+        taken = receipt.delivered or any(each.delivered for each in receipt.divided.values())
+        if not (taken or receipt.refused or receipt.divided or receipt.rekey or receipt.problem):
             await self._shut("nothing was taken, and no reason was given")
-        elif receipt.problem and not receipt.delivered:
+        elif receipt.problem and not taken:
             await self._shut(receipt.problem)
         elif receipt.problem:
             self._back_off()

@@ -73,6 +73,16 @@ class Broker:
         self.stop()
         self.start()
 
+    def reload(self) -> None:
+        """Let it read its access list again; returns when it has."""
+        assert self._process
+        before = self.log().count("Reloading config")
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while self.log().count("Reloading config") == before:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.01)
+
     def pause(self) -> None:
         """Freeze it: connections stay and nothing answers."""
         assert self._process

@@ -119,7 +119,7 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         passed = 0
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(self._piece()):
                 self._wait()
                 if self._mode == "reset" and outward and passed + len(data) > self._after:
@@ -134,6 +134,8 @@ class Proxy:
                 sink.sendall(data)
                 passed += len(data)
             sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            _reset(sink)
 
     def _piece(self) -> int:
         return max(1, int(self._rate * _STEP)) if self._mode == "slow" else _PIECE

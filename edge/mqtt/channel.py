@@ -4,9 +4,12 @@ import asyncio
 import logging
 import socket
 import ssl
+import termios
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from fcntl import ioctl
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -16,8 +19,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge.errors import LinkDown
 from edge.mqtt.endpoint import CONNECT_TIMEOUT, Endpoint
 from edge.mqtt.failure import is_alert, spoken
-from edge.mqtt.packets import Messages, Splitter, acknowledgement
-from edge.mqtt.protocol import Protocol, Session
+from edge.mqtt.packets import PUBACK, Messages, Splitter, acknowledged, acknowledgement
+from edge.mqtt.protocol import Limits, Protocol, Session, limits
 
 log = logging.getLogger("edge.mqtt")
 
@@ -33,11 +36,14 @@ class Channel:
     """One connection. Every method raises LinkDown when it is lost, and then it stays so.
 
     Reads only when `drain` is called, so that whoever calls it sets the pace.
+    limits: what the broker takes. ended: the reason code with which it ended the connection.
     """
 
     def __init__(self, sock: socket.socket, endpoint: Endpoint, session: Session) -> None:
         sock.setblocking(False)
         self.granted: dict[str, int | str] = {}
+        self.limits = Limits()
+        self.ended: int | None = None
         self._socket = sock
         self._session = session
         self._guess = _guess(endpoint)
@@ -50,6 +56,7 @@ class Channel:
         self._accepted: bool | None = None
         self._problem = CLOSED
         self._pending: dict[int, Sequence[str]] = {}
+        self._answers: list[tuple[int, int]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False
         self._loop = asyncio.get_running_loop()
@@ -151,6 +158,9 @@ class Channel:
         if packet == _OLD_BROKER and self._five:
             raise LinkDown(_SPEAKS_OLD)
         try:
+            if packet[0] == PUBACK:
+                self._answers.append(acknowledged(packet))
+                return
             self._protocol.hear(packet)
         except LinkDown:
             raise
@@ -166,6 +176,22 @@ class Channel:
         if now - self._sent >= self._keepalive / 2:
             self._asked = self._asked or now
             self._write(b"\xc0\x00")
+
+    def send(self, packets: bytes) -> None:
+        """Write whole packets."""
+        self._write(packets)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the other side's machine has not confirmed yet."""
+        waiting = array("i", [0])
+        ioctl(self._socket.fileno(), termios.TIOCOUTQ, waiting)
+        return len(self._protocol.outgoing) + waiting[0]
+
+    def answers(self) -> Sequence[tuple[int, int]]:
+        """Packet id and reason code of every PUBACK that was read since it was last asked for."""
+        found, self._answers = self._answers, []
+        return found
 
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """Tell the broker to forget messages."""
@@ -237,11 +263,14 @@ class Channel:
                 expiry,
                 self._session.expiry,
             )
+        self.limits = limits(properties)
         self._accepted = flags.session_present
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _more: Any
     ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.ended = int(reason.value)
         if not flags.is_disconnect_packet_from_server:
             self._problem = f"the broker sent what is not MQTT ({reason})"
         elif reason.value == _TWIN:

@@ -5,12 +5,11 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from socket import socket
 
 from edge.clock import Clock
-from edge.component import in_thread
 from edge.errors import LinkDown
 from edge.mqtt.channel import CLOSED, Channel
+from edge.mqtt.dial import dial
 from edge.mqtt.endpoint import Endpoint
 from edge.mqtt.failure import explain
 from edge.mqtt.packets import Messages
@@ -140,18 +139,7 @@ class Connection:
             await self._clock.sleep(random.uniform(0, longest))
 
     async def _open(self) -> None:
-        opening = asyncio.ensure_future(in_thread(self._endpoint.connect, self._folder))
-        try:
-            sock = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
-            raise
-        channel = Channel(sock, self._endpoint, self._session)
-        try:
-            self.kept = await channel.greet()
-        except BaseException:
-            channel.close()
-            raise
+        channel, self.kept = await dial(self._endpoint, self._session, self._folder)
         self._channel = channel
         self._subscribe(channel)
         self.generation += 1
@@ -228,8 +216,3 @@ async def _wait_for(event: asyncio.Event, patience: float) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-
-def _close_late(opening: "asyncio.Future[socket]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()

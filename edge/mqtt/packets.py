@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from edge.errors import LinkDown
 
 PUBLISH = 0x30
+PUBACK = 0x40
 DUPLICATE = 0x08
 RETAIN = 0x01
 CONTROL_LIMIT = 2**20
@@ -223,3 +224,29 @@ def _variable_integer(data: bytes, at: int) -> tuple[int, int] | None:
 def acknowledgement(ids: Sequence[bytes]) -> bytes:
     """PUBACK packets for packet ids of two bytes each, joined; the same in MQTT 3.1.1 and 5."""
     return b"@\x02" + b"@\x02".join(ids) if ids else b""
+
+
+def acknowledged(packet: bytes) -> tuple[int, int]:
+    """Packet id and reason code of a PUBACK; one without a code is a success (MQTT 5, 3.4.2.1)."""
+    start = 2
+    while packet[start - 1] > 127:
+        start += 1
+    reason = packet[start + 2] if len(packet) > start + 2 else 0
+    return packet[start] << 8 | packet[start + 1], reason
+
+
+def variable(value: int) -> bytes:
+    """A number as a variable byte integer (MQTT 5, 1.5.5)."""
+    if value < 128:
+        return bytes((value,))
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
+
+
+def text(value: bytes) -> bytes:
+    """A UTF-8 string as it stands in a packet: with its length before it."""
+    return len(value).to_bytes(2, "big") + value

@@ -21,6 +21,7 @@ class Session(NamedTuple):
 
     filters: topic filter -> QoS. expiry: seconds the session outlives its connection (MQTT 5).
     receive_maximum: unacknowledged messages (MQTT 5). retain_handling: MQTT 5, 3.8.3.1.
+    clean: nothing of an earlier connection is wanted.
     """
 
     client_id: str
@@ -29,6 +30,20 @@ class Session(NamedTuple):
     receive_maximum: int
     retain_handling: int
     max_payload: int
+    clean: bool = False
+
+
+class Limits(NamedTuple):
+    """What a broker takes from us, as far as it says so (MQTT 5, 3.2.2.3).
+
+    in_flight: messages it has not acknowledged. packet: bytes of a whole packet, by default what
+    the length field can say. qos: the highest. retain: whether it keeps the last message.
+    """
+
+    in_flight: int = 65_535
+    packet: int = 268_435_460
+    qos: int = 2
+    retain: bool = True
 
 
 class Protocol(Client):
@@ -39,7 +54,7 @@ class Protocol(Client):
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=session.client_id,
-            clean_session=None if five else False,
+            clean_session=None if five else session.clean,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
@@ -55,7 +70,7 @@ class Protocol(Client):
         keepalive = round(endpoint.keepalive.total_seconds())
         if five:
             self.connect_async(
-                host, port, keepalive, clean_start=False, properties=_properties(session)
+                host, port, keepalive, clean_start=session.clean, properties=_properties(session)
             )
         else:
             self.connect_async(host, port, keepalive)
@@ -93,3 +108,14 @@ def _properties(session: Session) -> Properties:
     found.TopicAliasMaximum = 0
     found.MaximumPacketSize = _LARGEST
     return found
+
+
+def limits(properties: Properties | None) -> Limits:
+    """What the properties of a CONNACK say; None is MQTT 3.1.1."""
+    default = Limits()
+    return Limits(
+        getattr(properties, "ReceiveMaximum", default.in_flight),
+        getattr(properties, "MaximumPacketSize", default.packet),
+        getattr(properties, "MaximumQoS", default.qos),
+        bool(getattr(properties, "RetainAvailable", default.retain)),
+    )

@@ -3,6 +3,7 @@
 from edge.outbox.model import (
     Commit,
     Depth,
+    Divided,
     Entry,
     Kept,
     Limits,
@@ -22,6 +23,7 @@ from edge.outbox.store import Outbox
 __all__ = [
     "Commit",
     "Depth",
+    "Divided",
     "Entry",
     "Kept",
     "Limits",

@@ -80,6 +80,18 @@ class Parcel(NamedTuple):
     id: int = 0
 
 
+class Divided(NamedTuple):
+    """What became of the rows of one parcel, where not all of them fared alike.
+
+    delivered: how many rows have arrived. refused: parcels of rows that never will, each with the
+    reason. rest: what is to be sent again. Together they have the rows of the parcel.
+    """
+
+    delivered: int
+    refused: Sequence[tuple[Parcel, str]] = ()
+    rest: Parcel | None = None
+
+
 class Refusal(NamedTuple):
     """Rows between sequence numbers `first` and `last` that can never be delivered, and why."""
 

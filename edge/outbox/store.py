@@ -15,7 +15,7 @@ from typing import Any
 
 from edge.clock import Clock
 from edge.errors import OutboxFull
-from edge.outbox import inspection, ledger, memory, quarantine
+from edge.outbox import division, inspection, ledger, memory, quarantine
 from edge.outbox.admission import admit
 from edge.outbox.buffer import Buffer
 from edge.outbox.file import OutboxFile
@@ -24,6 +24,7 @@ from edge.outbox.ledger import Gone
 from edge.outbox.model import (
     Commit,
     Depth,
+    Divided,
     Entry,
     Limits,
     Loss,
@@ -254,6 +255,11 @@ class Outbox:
         file.skip("parcel", file.write(work, need, leaving=True))
         self.release(sink, [*delivered, *reasons])
         self._left(buffer)
+
+    def divide(self, sink: str, parcels: Mapping[int, Divided]) -> None:
+        """Settle parcels whose rows did not all fare alike, by id; raises OutboxFull."""
+        division.divide(self._file, sink, parcels)
+        self.release(sink, [*parcels])
 
     def release(self, sink: str, parcels: Sequence[int]) -> None:
         """Parcels that were taken and not delivered wait again, by id."""

@@ -109,7 +109,7 @@ class Bound:
     def _bind_sinks_early(self) -> None:
         for name, branch in self.pipeline.sinks.items():
             with self._noting("sinks", name, kind_of(branch.sink)):
-                branch.sink.bind(None, self.stream, branch.identity, branch.order)
+                branch.sink.bind(None, self._stream_to(name), branch.identity, branch.order)
 
     def _bind_rejected(self) -> None:
         name = self.pipeline.rejected
@@ -187,7 +187,7 @@ class Bound:
         if branch.order == "key" and not self.stream.key:
             self._note((*place, "order"), "must not be 'key' where record.key is not declared")
         with self._noting(*place, kind_of(branch.sink)):
-            branch.sink.bind(columns, self.stream, branch.identity, branch.order)
+            branch.sink.bind(columns, self._stream_to(name), branch.identity, branch.order)
         return BoundBranch(stages, when, branch.sink, drop, columns, given)
 
     def _dropped(self, name: str, branch: "Branch") -> Sequence[str]:
@@ -199,6 +199,10 @@ class Bound:
         if any(RECEIVED in getattr(select, "columns", ()) for select in selects):
             return ()
         return (RECEIVED,)
+
+    def _stream_to(self, sink: str) -> Stream:
+        """Each sink is a client of its own."""
+        return self.stream._replace(client=f"{self.stream.client}-{sink}")
 
     def _note(self, place: Place, message: str) -> None:
         self._faults.append(self.pipeline.fault(place, message))
@@ -229,7 +233,7 @@ def _others(pipeline: "Pipeline") -> frozenset[str]:
 
 def _stream(pipeline: "Pipeline") -> Stream:
     record = pipeline.record
-    return Stream(record.time or RECEIVED, record.key, pipeline.folder)
+    return Stream(record.time or RECEIVED, record.key, pipeline.folder, pipeline.identity())
 
 
 def _options(part: Operator) -> Mapping[str, object]:

@@ -145,7 +145,7 @@ class Branch(Options):
     priority: Priority = Field("normal", description="Which backlog leaves first, or goes first.")
     order: Order = Field(
         default_factory=lambda given: given["sink"].natural_order() if "sink" in given else "none",
-        description="Order of delivery; default none, key for FIFO queues.",
+        description="Order of delivery; default none, key for FIFO queues, all for mqtt.",
     )
     identity: bool = Field(True, description="Deliver the column `edge_id`.")
     max_size: Size | None = Field(None, gt=0, description="Its share of the outbox.")

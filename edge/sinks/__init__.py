@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import polars as pl
 
 from edge.component import Component, Size, Stream, find
-from edge.outbox.model import Parcel, Refusal
+from edge.outbox.model import Divided, Parcel, Refusal
 
 Order = Literal["none", "key", "all"]
 
@@ -16,6 +16,7 @@ SINKS: Mapping[str, str] = {
     "console": "edge.sinks.console:ConsoleSink",
     "s3": "edge.sinks.s3:S3Sink",
     "sqs": "edge.sinks.sqs:SqsSink",
+    "mqtt": "edge.sinks.mqtt:MqttSink",
 }
 
 
@@ -44,12 +45,14 @@ class Receipt(NamedTuple):
     rekey: S3 only: the key is taken by other bytes (a restored disk image); the outbox draws a new
         id and the parcel goes again under a new key.
     problem: why something is in neither, for the status and the log.
+    divided: parcels whose rows did not all fare alike.
     """
 
     delivered: Sequence[int] = ()
     refused: Mapping[int, str] = {}
     rekey: Sequence[int] = ()
     problem: str | None = None
+    divided: Mapping[int, Divided] = {}
 
 
 class Roll(NamedTuple):

@@ -38,6 +38,14 @@ def test_describe_prints_docstring_and_options(edge: Edge) -> None:
     assert options["required"] == ["queue"]
 
 
+def test_describe_tells_a_source_and_a_sink_of_one_name_apart(edge: Edge) -> None:
+    both = edge("describe", "mqtt").out
+    assert both.index("source mqtt\n") < both.index("sink mqtt\n")
+    one = edge("describe", "sink.mqtt").out
+    assert one.startswith("sink mqtt\n\nPublishes rows")
+    assert "source mqtt" not in one
+
+
 def test_describe_knows_the_nearest_name(edge: Edge) -> None:
     done = edge("describe", "dedband")
     assert done.code == 2

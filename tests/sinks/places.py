@@ -11,12 +11,15 @@ import polars as pl
 
 from edge.component import Stream
 from edge.outbox.model import Parcel
-from edge.sinks import Sink, console
+from edge.sinks import Sink, console, publication
 from edge.sinks.console import ConsoleSink
 from edge.sinks.file import FileSink
+from edge.sinks.mqtt import MqttSink
 from edge.sinks.s3 import S3Sink
 from edge.sinks.sqs import SqsSink
+from tests.broker import Broker
 from tests.cloud import Cloud, Failure
+from tests.mqtt.listener import Listener
 from tests.proxy import Proxy
 
 PATH = "osaka/press/lake"
@@ -68,6 +71,9 @@ class Place(Protocol):
     def mend(self) -> None:
         """All is well again."""
 
+    def close(self) -> None:
+        """End what was started for it."""
+
 
 class FilePlace:
     def __init__(self, folder: Path, sink: Sink) -> None:
@@ -89,6 +95,9 @@ class FilePlace:
         if self._blocked:
             self._blocked.unlink()
         self._blocked = None
+
+    def close(self) -> None:
+        pass
 
     def _block(self, folder: Path) -> None:
         """A file where a folder should be, which also stops root."""
@@ -120,11 +129,57 @@ class ConsolePlace:
     def mend(self) -> None:
         self._connect(os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
 
+    def close(self) -> None:
+        if console.STDOUT != 1:
+            os.close(console.STDOUT)
+        console.STDOUT = 1
+
     def _connect(self, descriptor: int) -> None:
         # pytest moves the real one about between the phases of a test
         if console.STDOUT != 1:
             os.close(console.STDOUT)
         console.STDOUT = descriptor
+
+
+class MqttPlace:
+    """What a subscriber keeps that drops repeats by `edge_id`. A parcel holds one message."""
+
+    _OPEN = "topic readwrite #\n"
+
+    def __init__(self, folder: Path) -> None:
+        self._messages, publication.MESSAGES = publication.MESSAGES, 1
+        self._access = folder / "access"
+        self._allow(self._OPEN)
+        config = f"allow_anonymous true\nmax_queued_messages 0\nacl_file {self._access}"
+        self._broker = Broker(folder / "broker", config).start()
+        self._listener = Listener(self._broker.port)
+        self._proxy = Proxy(("127.0.0.1", self._broker.port))
+        url = f"mqtt://127.0.0.1:{self._proxy.port}"
+        self.sink: Sink = bound(MqttSink(url=url, topic="plant/{line}/{value}"))
+
+    def holds(self) -> Mapping[str, object]:
+        return dict(self._listener.by_id())
+
+    def cut(self) -> None:
+        self._proxy.set("refuse")
+
+    def fail_one(self) -> None:
+        self._allow(self._OPEN + "topic deny plant/l1/0.25\n")
+        self._broker.reload()
+
+    def mend(self) -> None:
+        self._proxy.set("up")
+        self._allow(self._OPEN)
+        self._broker.reload()
+
+    def close(self) -> None:
+        self._proxy.close()
+        self._broker.kill()
+        publication.MESSAGES = self._messages
+
+    def _allow(self, text: str) -> None:
+        self._access.write_text(text)
+        self._access.chmod(0o600)
 
 
 class S3Place:
@@ -145,6 +200,9 @@ class S3Place:
     def mend(self) -> None:
         self._proxy.set("up")
         self._cloud.mend()
+
+    def close(self) -> None:
+        pass
 
 
 class SqsPlace:
@@ -172,17 +230,19 @@ class SqsPlace:
     def mend(self) -> None:
         self._proxy.set("up")
 
+    def close(self) -> None:
+        pass
+
 
 @contextlib.contextmanager
 def place(name: str, folder: Path, cloud: Cloud) -> Iterator[Place]:
     """The place called `name` in PLACES."""
     with Proxy(("127.0.0.1", cloud.port)) as proxy:
+        made = PLACES[name](folder, cloud, proxy)
         try:
-            yield PLACES[name](folder, cloud, proxy)
+            yield made
         finally:
-            if console.STDOUT != 1:
-                os.close(console.STDOUT)
-            console.STDOUT = 1
+            made.close()
 
 
 def _file(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
@@ -192,6 +252,10 @@ def _file(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
 
 def _console(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
     return ConsolePlace(folder, bound(ConsoleSink()))
+
+
+def _mqtt(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    return MqttPlace(folder)
 
 
 def _s3(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
@@ -220,5 +284,6 @@ PLACES = {
     "sqs": _sqs,
     "sqs-fifo": _sqs_fifo,
     "sqs-packed": _sqs_packed,
+    "mqtt": _mqtt,
 }
 """One case of every sink; a new sink adds a line, which enrols it in the promises."""
