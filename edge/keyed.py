@@ -64,6 +64,7 @@ class Keyed:
         self.limit = limit
         self.entries: dict[str, tuple[Any, ...]] = {}
         self._rows = 0
+        self._told = 0  # rows when the last snapshot was given
         self._changed: dict[str, None] = {}  # in the order of the rows
         self._schema = pl.Schema({"key": pl.String(), **fields, "gone": pl.Boolean()})
         self._time = list(fields).index("time")
@@ -95,8 +96,14 @@ class Keyed:
         time = self.entries[key][self._time]
         return (time is not None, time or 0, key)
 
-    def snapshot(self, whole: bool) -> bytes:
-        """The row count (8 bytes), then an Arrow stream of all entries or of the changed ones."""
+    def snapshot(self, whole: bool) -> bytes | None:
+        """The row count (8 bytes), then an Arrow stream of all entries or of the changed ones.
+
+        None if there is nothing new, so that time alone writes nothing.
+        """
+        if not (whole or self._changed) and self._rows == self._told:
+            return None
+        self._told = self._rows
         keys = sorted(self.entries) if whole else list(self._changed)
         self._changed.clear()
         count = self._rows.to_bytes(_COUNT, "little")
@@ -113,9 +120,9 @@ class Keyed:
         """Take back what `snapshot` gave: one whole, then changes in order."""
         self.entries.clear()
         self._changed.clear()
-        self._rows = 0
+        self._rows = self._told = 0
         for state in states:
-            self._rows = int.from_bytes(state[:_COUNT], "little")
+            self._rows = self._told = int.from_bytes(state[:_COUNT], "little")
             if len(state) > _COUNT:
                 self._apply(pl.read_ipc_stream(io.BytesIO(state[_COUNT:])))
 

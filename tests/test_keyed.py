@@ -25,20 +25,40 @@ def feed(memory: Keyed, heights: list[int]) -> list[tuple[int, bool]]:
     ]
 
 
+def whole_of(memory: Keyed) -> bytes:
+    whole = memory.snapshot(True)
+    assert whole is not None
+    return whole
+
+
 @given(st.lists(st.tuples(st.text(max_size=3), st.none() | entries), max_size=20), st.booleans())
 def test_entries_survive_as_one_whole_and_changes(puts: Any, whole: bool) -> None:
     memory = Keyed(FIELDS, 100)
-    states = [memory.snapshot(True)]
+    states = [whole_of(memory)]
     for key, entry in puts:
         if entry is not None:
             memory.put(key, entry)
         elif key in memory.entries:
             memory.forget([key])
-        states = [memory.snapshot(True)] if whole else [*states, memory.snapshot(False)]
+        change = memory.snapshot(whole)
+        if change is not None:
+            states = [change] if whole else [*states, change]
     again = Keyed(FIELDS, 100)
     again.put("leftover", (1.0, 1))
     again.restore(states)
     assert again.entries == memory.entries
+
+
+def test_there_is_nothing_to_write_until_a_row_came() -> None:
+    memory = Keyed(FIELDS, 9)
+    assert memory.snapshot(False) is None
+    feed(memory, [3])
+    counted = memory.snapshot(False)
+    assert counted is not None
+    assert memory.snapshot(False) is None
+    again = Keyed(FIELDS, 9)
+    again.restore([counted])
+    assert again.snapshot(False) is None
 
 
 def test_a_sweep_is_due_after_the_same_rows_however_they_are_cut(
@@ -50,7 +70,7 @@ def test_a_sweep_is_due_after_the_same_rows_however_they_are_cut(
     memory = Keyed(FIELDS, 9)
     feed(memory, [3])
     again = Keyed(FIELDS, 9)
-    again.restore([memory.snapshot(True)])
+    again.restore([whole_of(memory)])
     assert feed(again, [3]) == [(1, True), (2, False)]
 
 
@@ -82,6 +102,12 @@ def test_key_texts_are_equal_exactly_for_equal_values(
 ) -> None:
     frame = pl.DataFrame({"a": pl.Series(values, dtype=dtype)})
     assert frame.select(key_text(["a"], frame.schema)).to_series().n_unique() == groups
+
+
+def whole_of(memory: Keyed) -> bytes:
+    whole = memory.snapshot(True)
+    assert whole is not None
+    return whole
 
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats() | st.none()), max_size=8, unique=True))

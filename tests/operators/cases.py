@@ -214,26 +214,55 @@ class _Dedupe:
 
 
 class _Sample:
-    """The plain loop of `sample`, with the forgetting of keys."""
+    """The plain loop of `sample: {every: ...}`, with the forgetting of keys."""
 
     def __init__(self, every: int, limit: int) -> None:
         self.every = timedelta(seconds=every)
         self.limit = limit
 
     def __call__(self, rows: list[Row]) -> Iterator[Row]:
-        start = datetime(1970, 1, 1, tzinfo=UTC)
-        last: dict[Any, datetime] = {}
-        for count, row in enumerate(rows, 1):
+        stamps: dict[Any, datetime] = {}  # of the row that opened the newest interval
+        passed: dict[Any, set[int]] = {}  # the intervals of each key from which a row passed
+        for position, row in enumerate(rows, 1):
             key, now = row["device"], row["ts"]
-            before = last.get(key)
-            if now and (
-                before is None or (now - start) // self.every > (before - start) // self.every
-            ):
+            if now is None:
                 yield row
-                last[key] = now
-            if count % SWEEP == 0:
-                for key in _oldest(last, last.get)[: -self.limit]:
-                    del last[key]
+            else:
+                interval = (now - datetime(1970, 1, 1, tzinfo=UTC)) // self.every
+                mine = passed.setdefault(key, set())
+                if mine and max(mine) - interval >= 64:
+                    mine.clear()
+                if interval not in mine:
+                    yield row
+                    stamps[key] = now if not mine or interval > max(mine) else stamps[key]
+                mine.add(interval)
+                passed[key] = {each for each in mine if max(mine) - each < 64}
+            if position % SWEEP == 0:
+                for key in _oldest(passed, lambda key: stamps[key])[: -self.limit]:
+                    del passed[key]
+
+
+class _Every:
+    """The plain loop of `sample: {rows: ...}`."""
+
+    def __init__(self, many: int, limit: int) -> None:
+        self.many = many
+        self.limit = limit
+
+    def __call__(self, rows: list[Row]) -> Iterator[Row]:
+        seen: dict[Any, list[Row]] = {}
+        for position, row in enumerate(rows, 1):
+            mine = seen.setdefault(row["device"], [])
+            if len(mine) % self.many == 0:
+                yield row
+            mine.append(row)
+            if position % SWEEP == 0:
+                for key in _oldest(seen, lambda key: _latest(seen[key]))[: -self.limit]:
+                    del seen[key]
+
+
+def _latest(rows: list[Row]) -> datetime | None:
+    return max((row["ts"] for row in rows if row["ts"]), default=None)
 
 
 class _Join:
@@ -378,8 +407,10 @@ CASES = [
         {"column": "x", "error": 5, "max_gap": "30s", "max_keys": 1},
         _Compress(5, 30, 1),
     ),
-    Case("sample", "30s", _Sample(30, 99)),
-    Case("sample", {"every": "1m", "max_keys": 1}, _Sample(60, 1)),
+    Case("sample", "20s", _Sample(20, 99)),
+    Case("sample", {"every": "1s", "max_keys": 2}, _Sample(1, 2)),
+    Case("sample", {"rows": 3}, _Every(3, 99)),
+    Case("sample", {"rows": 2, "max_keys": 1}, _Every(2, 1)),
     *(
         Case(
             "join",

@@ -1,13 +1,11 @@
-"""`join` and `sample`: what they refuse, and what is counted."""
+"""`join`: what it refuses, and what is counted."""
 
 from typing import Any
 
 import pytest
 
-from edge.component import Stream
 from edge.errors import DefinitionError
 from edge.operators.join import Join
-from edge.operators.sample import Sample
 from tests.operators.cases import COLUMNS, STREAM
 from tests.operators.test_window import readings
 
@@ -44,16 +42,3 @@ def test_a_join_that_cannot_work_is_refused(options: dict[str, Any], said: str) 
     with pytest.raises(DefinitionError) as error:
         join(**options)
     assert said in str(error.value)
-
-
-def test_a_sample_is_the_first_row_of_a_stretch() -> None:
-    operator = Sample.model_validate("10s")
-    operator.bind(COLUMNS, STREAM)
-    rows = operator.process(readings((3, "a"), (9, "a"), (9, "b"), (10, "a"), (8, "a"), (35, "a")))
-    assert rows["n"].to_list() == [0, 2, 3, 5]
-    assert operator.account(6, 4) == {"sampled": 2}
-
-
-def test_a_sample_needs_an_event_time() -> None:
-    with pytest.raises(DefinitionError, match="column 'when' is not in the batch"):
-        Sample.model_validate("10s").bind(COLUMNS, Stream(time="when"))
