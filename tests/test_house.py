@@ -30,7 +30,7 @@ LAYERS = [
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
     {"mqtt", "aws", "lines"},
-    {"codec", "expression", "keyed", "timeout", "windows"},
+    {"codec", "expression", "keyed", "origin", "timeout", "windows"},
     {"outbox"},
     {"component"},
     {"errors", "clock"},

@@ -1,7 +1,7 @@
 """What happens to rows: the contract of an operator and the table of operators."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, get_origin
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_origin
 
 import polars as pl
 from pydantic import GetJsonSchemaHandler, model_validator
@@ -9,6 +9,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from edge.component import Component, Stream, find
+from edge.origin import unseal
+
+_Kind = TypeVar("_Kind", bound="Operator")
 
 OPERATORS: Mapping[str, str] = {
     "filter": "edge.operators.filter:Filter",
@@ -168,3 +171,12 @@ class Operator(Component):
         is lost with it. Whatever it raises, the memory is forgotten then.
         """
         return None
+
+
+def as_it_was(kind: type[_Kind], states: Sequence[bytes]) -> _Kind:
+    """The operator that wrote `states`, of which the first is sealed with its origin."""
+    origin, _ = unseal(states[0])
+    operator = kind.model_validate(origin.options)
+    operator.bind(origin.columns, origin.stream)
+    operator.restore(states)
+    return operator

@@ -12,7 +12,8 @@ from edge.component import PositiveDuration, Stream
 from edge.errors import DefinitionError
 from edge.expression import require, select, type_word
 from edge.keyed import Keyed, event_times, key_text
-from edge.operators import Operator
+from edge.operators import Operator, as_it_was
+from edge.origin import Origin, body_of, fit
 
 
 class Compress(Operator):
@@ -39,7 +40,7 @@ class Compress(Operator):
 
     Memory: the held row and five numbers for at most `max_keys` keys. After every 65,536th row the
     excess is forgotten, oldest event time first, and its held rows pass. About 0.5 kB of RAM per
-    key. When an option is changed, rows that are held back then stay in the ledger as held.
+    key. When an option or a column is changed, rows that are held back then pass.
 
     Cost: 0.3 ms per batch, 0.6 us per row.
     """
@@ -57,6 +58,7 @@ class Compress(Operator):
     max_keys: int = Field(100_000, ge=1, description="How many series are remembered.")
 
     _memory: Keyed = PrivateAttr()
+    _origin: Origin = PrivateAttr()
     _key: pl.Expr = PrivateAttr()
     _time: str = PrivateAttr()
     _columns: pl.Schema = PrivateAttr()
@@ -77,6 +79,7 @@ class Compress(Operator):
         self._key = key_text(by, columns)
         self._time = stream.time
         self._columns = columns
+        self._origin = Origin(self.model_dump(mode="json"), stream, columns)
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -126,15 +129,25 @@ class Compress(Operator):
         return released
 
     def account(self, before: int, after: int) -> dict[str, int]:
-        held, self._held = self._held, 0
+        held, self._held = self._held if before else -after, 0
         return {"held": held, self.removes: before - after - held}
 
+    def shape(self) -> object:
+        return [[name, str(kind)] for name, kind in self._columns.items()]
+
     def snapshot(self, whole: bool) -> bytes | None:
-        return self._memory.snapshot(whole)
+        body = self._memory.snapshot(whole)
+        return self._origin.seal(body) if whole else body
 
     def restore(self, states: Sequence[bytes]) -> None:
         self._held = 0
-        self._memory.restore(states)
+        self._memory.restore([body_of(states[0]), *states[1:]] if states else ())
+
+    def salvage(self, states: Sequence[bytes]) -> pl.DataFrame | None:
+        """What was held back, with the columns of today."""
+        rows = as_it_was(Compress, states).flush()
+        assert rows is not None
+        return fit(rows, self._columns)
 
 
 class _Series:

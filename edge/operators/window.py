@@ -11,11 +11,11 @@ from edge.component import Duration, PositiveDuration, Stream
 from edge.errors import DefinitionError
 from edge.expression import TIMESTAMP, require, reserve
 from edge.keyed import cut_at_sweeps
-from edge.operators import Beside, Lost, Operator
+from edge.operators import Beside, Lost, Operator, as_it_was
+from edge.origin import Origin, body_of, fit
 from edge.windows.aggregate import ORDER, Aggregate, compile_aggregate, value_column
 from edge.windows.fold import Limits, Windows, result_of
 from edge.windows.kinds import ROW, TIME, Gap, Kind, Rows, Sized
-from edge.windows.origin import Origin, body_of, unseal
 
 _MICROSECOND = timedelta(microseconds=1)
 _RECEIVED = "edge_received"
@@ -304,14 +304,8 @@ class Window(Operator):
 
     def salvage(self, states: Sequence[bytes]) -> pl.DataFrame | None:
         """What was open, with the columns of today: others are left out, new ones null."""
-        origin, _ = unseal(states[0])
-        before = Window.model_validate(origin.options)
-        before.bind(origin.columns, origin.stream)
-        before.restore(states)
+        before = as_it_was(Window, states)
         rows = before.flush()
         assert rows is not None
-        rows = rows.rename({origin.stream.time: self._time})
-        missing = [pl.lit(None).alias(name) for name in self._columns if name not in rows.columns]
-        rows = rows.with_columns(missing).select(self._columns.names())
         mark = [pl.lit(True).alias("edge_early")] if self.early is not None else []
-        return rows.cast(self._columns, strict=False).with_columns(mark)
+        return fit(rows.rename({before._time: self._time}), self._columns).with_columns(mark)

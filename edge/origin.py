@@ -47,3 +47,9 @@ def _text(sealed: bytes) -> tuple[int, int]:
 def _columns(sealed: bytes) -> tuple[int, int]:
     start = _text(sealed)[1]
     return start, start + _LENGTHS.unpack_from(sealed)[1]
+
+
+def fit(rows: pl.DataFrame, columns: pl.Schema) -> pl.DataFrame:
+    """Rows with `columns`: others are left out; what is missing or of no such type is null."""
+    missing = [pl.lit(None).alias(name) for name in columns if name not in rows.columns]
+    return rows.with_columns(missing).select(columns.names()).cast(columns, strict=False)

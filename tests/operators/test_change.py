@@ -1,4 +1,4 @@
-"""Options of a window change while windows are open: what is in them still comes out."""
+"""The options of an operator change while it holds something back: that still comes out."""
 
 import asyncio
 from pathlib import Path
@@ -9,12 +9,13 @@ import pytest
 
 from edge.component import Stream
 from edge.operators import Operator
+from edge.operators.compress import Compress
 from edge.operators.dedupe import Dedupe
 from edge.outbox.inspection import books
 from edge.pipeline import Pipeline
 from edge.pipeline.model import Named
 from edge.runner import Runner
-from tests.operators.test_window import BATCHES, finish, pipeline, window
+from tests.operators.test_window import BATCHES, finish, pipeline, readings, window
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
 
 
@@ -114,16 +115,35 @@ def test_what_was_open_and_fails_afterwards_is_set_aside(tmp_path: Path) -> None
     assert ledger["imbalances"] == []
 
 
-def test_memory_of_something_else_is_forgotten_and_told(tmp_path: Path) -> None:
-    def definition(operator: Operator, *script: Any) -> Pipeline:
-        source, sinks = ScriptedSource.of(*script), {"lake": FlakySink.of()}
-        made = pipeline(tmp_path, source, sinks, size="10s")
-        named = Named(operator=operator, name="step")
-        return made.model_copy(update={"operators": (named,)})
+def single(folder: Path, operator: Operator, sink: FlakySink, *script: Any) -> Pipeline:
+    made = pipeline(folder, ScriptedSource.of(*script), {"lake": sink}, size="10s")
+    return made.model_copy(update={"operators": (Named(operator=operator, name="step"),)})
 
-    asyncio.run(start_and_crash(definition(Dedupe(within="1h"), BATCHES[0], CRASH)))
-    asyncio.run(finish(definition(window(size="10s"), BATCHES[0], *BATCHES[1:])))
+
+def test_memory_of_something_else_is_forgotten_and_told(tmp_path: Path) -> None:
+    sink = FlakySink.of()
+    dedupe = single(tmp_path, Dedupe(within="1h"), sink, BATCHES[0], CRASH)
+    asyncio.run(start_and_crash(dedupe))
+    asyncio.run(finish(single(tmp_path, window(size="10s"), sink, *BATCHES)))
     losses = books(tmp_path / "outbox")["losses"]
     [loss] = [each for each in losses if each["kind"] == "reset"]
     assert loss["part"] == "common/step"
     assert loss["reason"] == "its options changed, what it remembered is forgotten"
+
+
+@pytest.mark.parametrize(
+    ("error", "columns"), [(0.7, {}), (0.5, {"more": pl.lit(1)}), (0.5, {"x": pl.lit("text")})]
+)
+def test_what_compress_held_back_comes_out(
+    tmp_path: Path, error: float, columns: dict[str, pl.Expr]
+) -> None:
+    sink, rows = FlakySink.of(), readings(*((second, "a") for second in range(6)))
+    first = single(tmp_path, Compress(column="n", error=0.5), sink, rows.head(4), CRASH)
+    asyncio.run(start_and_crash(first))
+    later = Compress(column="n", error=error)
+    changed = rows.with_columns(**columns)
+    asyncio.run(finish(single(tmp_path, later, sink, changed.head(4), changed.tail(2))))
+    assert sorted(row["n"] for row in sink.rows) == [0, 3, 4, 5]
+    ledger = books(tmp_path / "outbox")
+    assert ledger["imbalances"] == []
+    assert ledger["ledger"]["common/step"] == {"in": 6, "out": 4, "compressed": 2, "held": 0}
