@@ -104,12 +104,6 @@ def test_key_texts_are_equal_exactly_for_equal_values(
     assert frame.select(key_text(["a"], frame.schema)).to_series().n_unique() == groups
 
 
-def whole_of(memory: Keyed) -> bytes:
-    whole = memory.snapshot(True)
-    assert whole is not None
-    return whole
-
-
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats() | st.none()), max_size=8, unique=True))
 def test_key_texts_of_several_columns_do_not_run_together(rows: Any) -> None:
     frame = pl.DataFrame(
