@@ -206,6 +206,36 @@ def test_credentials_that_come_later_are_found(
     assert list_queues(part) == 0
 
 
+@pytest.mark.parametrize("role", [None, "arn:aws:iam::123456789012:role/edge"])
+def test_replaced_keys_are_found_by_every_part(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, role: str | None
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", cloud.url)
+    parts = [Queues(endpoint_url=cloud.url, role_arn=role) for _ in range(2)]
+
+    async def ask(part: Queues) -> str | None:
+        try:
+            await part.call(lambda client: client.list_queues())
+        except Exception as error:
+            return classify(error, TARGET).cause
+        return None
+
+    async def go() -> list[str | None]:
+        found = [await ask(part) for part in parts]
+        cloud.fail("ListQueues", *[Failure("InvalidClientTokenId", 403)] * 4)
+        found += [await ask(part) for part in parts * 2]
+        made = [part._client for part in parts]
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        cloud.key = None if role else "new"
+        found += [await ask(part) for part in parts]
+        assert all(part._client is not old for part, old in zip(parts, made, strict=True))
+        for part in parts:
+            await part.close()
+        return found
+
+    assert asyncio.run(go()) == [None] * 2 + ["credentials"] * 4 + [None] * 2
+
+
 def test_aws_region_is_enough(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     assert verdict(Queues(endpoint_url=cloud.url)).problem.startswith("no region is set")

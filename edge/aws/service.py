@@ -39,6 +39,8 @@ class AwsService(Component):
         None, description="Role to assume with the credentials found, refreshed by itself."
     )
     _client: Any = PrivateAttr(None)
+    _keys: object = PrivateAttr(None)
+    _rejected: bool = PrivateAttr(False)
     _making: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     async def call(self, function: Callable[[Any], T]) -> T:
@@ -60,22 +62,40 @@ class AwsService(Component):
 
     def _with_client(self, function: Callable[[Any], T]) -> T:
         try:
-            with self._making:
-                session = _session(self.profile, self.role_arn, self._region())
-                _check_credentials(session)
-                if self._client is None:
-                    self._client = _make_client(
-                        session, self.service, self.endpoint_url, self._settings()
-                    )
-                client = self._client
-            return function(client)
+            client = self._ready_client()
+            found = function(client)
         except Exception as error:
-            if rejects_credentials(error):
-                # Neither a client nor a session ever looks up again what it has found, or has not:
-                # keys in a file may have been replaced.
-                self._client = None
-                _new_session.cache_clear()
+            self._rejected = rejects_credentials(error)
             raise
+        self._rejected = False
+        return found
+
+    def _ready_client(self) -> Any:
+        with self._making:
+            if self._rejected:
+                self._look_up_again()
+            session = _session(self.profile, self.role_arn, self._region())
+            _keys_of(session)
+            if self._client is None:
+                self._keys = _keys_of(_session(self.profile, None, self._region()))
+                self._client = _make_client(
+                    session, self.service, self.endpoint_url, self._settings()
+                )
+            return self._client
+
+    def _look_up_again(self) -> None:
+        """Forget the client if there are other keys by now, as when their file was replaced.
+
+        Neither a client nor a session ever looks up again what it has found, or has not; to make
+        both anew at every try would cost 3 % of a core.
+        """
+        source = _session(self.profile, None, self._region())
+        source._session._credentials = None
+        if _keys_of(source) == self._keys:
+            return
+        self._client = None
+        if self.role_arn:
+            _new_session.cache_clear()
 
 
 _session_lock = threading.Lock()
@@ -90,18 +110,17 @@ def _session(profile: str | None, role_arn: str | None, region: str | None) -> A
         return _new_session(profile, role_arn, region or _region_of_environment())
 
 
-def _check_credentials(session: Any) -> None:
-    """Have credentials renewed if it is time; raises what botocore raises for having none.
+def _keys_of(session: Any) -> object:
+    """The credentials of the moment, renewed if it is time; None if there are none.
 
-    botocore trusts whoever gives them: where a portal answers for the ECS agent, reading what came
-    fails with whatever error it happens to be.
+    Raises CredentialRetrievalError for what makes no sense: botocore trusts whoever gives them, and
+    where a portal answers for the ECS agent it fails with whatever error it happens to be.
     """
     from botocore.exceptions import CredentialRetrievalError
 
     try:
         credentials = session.get_credentials()
-        if credentials is not None:
-            credentials.get_frozen_credentials()
+        return credentials and credentials.get_frozen_credentials()
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise CredentialRetrievalError(
             provider="whoever gives them", error_msg=f"not understood, {error!r}"
@@ -123,13 +142,13 @@ def _region_of_environment() -> str | None:
 def _new_session(profile: str | None, role_arn: str | None, region: str | None) -> Any:
     import boto3
 
-    session = boto3.Session(profile_name=profile, region_name=region)
-    _watch(session)
     if role_arn is None:
-        return session
-    assumed = boto3.Session(botocore_session=_assume(session, role_arn), region_name=region)
-    _watch(assumed)
-    return assumed
+        session = boto3.Session(profile_name=profile, region_name=region)
+    else:
+        source = _new_session(profile, None, region)
+        session = boto3.Session(botocore_session=_assume(source, role_arn), region_name=region)
+    _watch(session)
+    return session
 
 
 def _watch(session: Any) -> None:
