@@ -137,7 +137,7 @@ class Compress(Operator):
 
     def snapshot(self, whole: bool) -> bytes | None:
         body = self._memory.snapshot(whole)
-        return self._origin.seal(body) if whole else body
+        return self._origin.seal(body) if whole and body is not None else body
 
     def restore(self, states: Sequence[bytes]) -> None:
         self._held = 0

@@ -136,6 +136,9 @@ class Join(Operator):
         folded, self._folded = self._folded, 0
         return {"folded": folded, self.removes: before - folded - after}
 
+    def shape(self) -> object:
+        return [str(self._columns[name]) for name in self.columns]
+
     def snapshot(self, whole: bool) -> bytes | None:
         return self._memory.snapshot(whole)
 

@@ -11,6 +11,7 @@ from edge.component import Stream
 from edge.operators import Operator
 from edge.operators.compress import Compress
 from edge.operators.dedupe import Dedupe
+from edge.operators.join import Join
 from edge.outbox.inspection import books
 from edge.pipeline import Pipeline
 from edge.pipeline.model import Named
@@ -147,3 +148,14 @@ def test_what_compress_held_back_comes_out(
     ledger = books(tmp_path / "outbox")
     assert ledger["imbalances"] == []
     assert ledger["ledger"]["common/step"] == {"in": 6, "out": 4, "compressed": 2, "held": 0}
+
+
+def test_what_join_remembers_of_another_type_is_forgotten(tmp_path: Path) -> None:
+    sink, rows = FlakySink.of(), readings((0, "a"), (1, "b"), (2, "c"))
+    join = Join(series="device = 'a'", by=[], columns={"other": "n"}, tolerance="5m")
+    asyncio.run(start_and_crash(single(tmp_path, join, sink, rows.head(2), CRASH)))
+    join, text = join.model_copy(), rows.cast({"n": pl.String()})
+    asyncio.run(finish(single(tmp_path, join, sink, text.head(2), text.tail(1))))
+    assert [row["other"] for row in sink.rows] == [0, None]
+    [loss] = books(tmp_path / "outbox")["losses"]
+    assert loss["kind"] == "reset"
