@@ -29,6 +29,7 @@ LAYERS = [
     {"flow", "rejected"},
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
+    {"table"},
     {"mqtt", "aws", "lines"},
     {"codec", "expression", "keyed", "origin", "timeout", "windows"},
     {"outbox"},

@@ -1,29 +1,29 @@
-"""`lookup`: adds columns from a table that lies in a file."""
+"""`lookup`: adds columns from a file, found by a key."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import polars as pl
 from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
-from edge.component import Size, Stream, format_size
+from edge.codec import FieldSpec, FieldType
+from edge.component import Size, Stream
 from edge.errors import DefinitionError
 from edge.expression import require, reserve, type_word
 from edge.operators import Operator
+from edge.table import ENDINGS, Mark, Table, TableFile, TableFormat, keys_of
 
-log = logging.getLogger("edge.lookup")
+log = logging.getLogger("edge.operators.lookup")
 
-_LOOK_EVERY = 1.0  # seconds between two looks at the file
-_READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None, try_parse_dates=False),
-    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".json": lambda path: pl.read_json(path, infer_schema_length=None),
-    ".parquet": pl.read_parquet,
+_KEY_TYPES: Mapping[type[pl.DataType], FieldType] = {
+    pl.String: "str",
+    pl.Int64: "int",
+    pl.Float64: "float",
+    pl.Boolean: "bool",
+    pl.Datetime: "timestamp",
 }
-_HIT = "edge_hit"
 
 
 def _as_mapping(given: object) -> object:
@@ -34,6 +34,7 @@ def _as_mapping(given: object) -> object:
 
 Columns = Annotated[
     dict[str, str],
+    Field(min_length=1),
     BeforeValidator(_as_mapping),
     WithJsonSchema(
         {
@@ -48,14 +49,6 @@ Columns = Annotated[
 """Column of the rows -> column of the file; a name or a list where both are the same."""
 
 
-class _Stamp(NamedTuple):
-    """What changes when a file is written or replaced."""
-
-    inode: int
-    size: int
-    modified: int
-
-
 class Lookup(Operator):
     """Adds columns from a CSV, JSON, NDJSON or Parquet file, found by key.
 
@@ -66,24 +59,29 @@ class Lookup(Operator):
       columns: [site, limit]
     ```
 
-    `by` and `columns` may map names of the rows to names of the file: `{device: id}`. The file must
-    have every key once. A row whose key is not there gets nulls, or goes with `missing: drop`.
+    `by` and `columns` may map names of the rows to names of the file: `{device: id}`. Keys are read
+    in the type they have in the rows, other columns in those of `types`, else as the first 1,000
+    rows show, as in a record without `fields`: numbers are floats, text that looks like a time is
+    text. JSON is an array of objects. The file must be there at the start, have a row, and one row
+    for each key; a row that does not fit is an error with its line.
 
-    The file is looked at once a second and read again when it changed; what does not read well or
-    has other types leaves the old table in place, with a warning. Replace it as a whole (write
-    beside it, then rename), so that no half of it is ever read. Rows get what the table says when
-    they are processed: the same rows replayed later may get something else.
+    While it runs with a source that never ends, the file is looked at once a second. When it has
+    changed and then not for a second, it is read again. If it reads whole and well, the next rows
+    get the new values; otherwise, and when it is gone, the old ones stay and the log says why. What
+    was committed stays as it is, so that results depend on when the file was changed. Rows of
+    files (`dataset`) all see what was there at the start. Replace the file with `mv`: a writer that
+    pauses for a second in the midst of it may be taken at its word.
 
-    Nulls and NaN: a null key finds nothing. A NaN finds a NaN.
+    Nulls and NaN: a null or NaN in the key finds nothing. What is not found gives nulls, or with
+    `missing: drop` the row goes.
 
-    Memory: the table, at most `max_size` of it; nothing in the outbox.
+    Memory: the file, about 150 bytes of RAM per row beside the values. Nothing in the outbox.
 
-    Cost: 0.3 ms per batch, 0.05 us per row.
+    Cost: 0.06 ms per batch and 0.1 us per row, however long the file is. Reading it again stops
+    the rows meanwhile: 0.1 s for 100,000 rows of CSV.
     """
 
-    quick: ClassVar[bool] = False  # a share that hangs must not hold up everything
-
-    file: str = Field(description="The table: .csv, .ndjson, .json or .parquet.", min_length=1)
+    file: str = Field(description="The file, relative to the definition.", min_length=1)
     by: Columns | None = Field(
         None,
         description="Columns by which a row finds its line: names, or name -> name in the file; "
@@ -92,124 +90,106 @@ class Lookup(Operator):
     columns: Columns | None = Field(
         None, description="What is added: names, or name -> name in the file; all if left out."
     )
-    missing: Literal["null", "drop"] = Field(
-        "null", description="What happens to a row whose key is not in the file."
+    types: dict[str, FieldType] = Field(
+        {}, description="Types of added columns, as in `record.fields`; others as the file shows."
     )
-    max_size: Size = Field(
-        Size(64 * 2**20), description="The largest table that is taken, as it lies in memory."
+    missing: Annotated[
+        Literal["null", "drop"], BeforeValidator(lambda given: "null" if given is None else given)
+    ] = Field("null", description="What a row gets whose key is not in the file; or it goes.")
+    format: TableFormat | None = Field(
+        None, description="Of the file; left out, its ending tells: .csv, .json, .ndjson, .parquet."
     )
+    max_rows: int = Field(100_000, ge=1, description="Most rows that the file may have.")
+    max_size: Size = Field(Size(64 * 2**20), description="How large the file may be.")
 
-    _path: Path = PrivateAttr()
-    _by: dict[str, str] = PrivateAttr()
-    _types: pl.Schema = PrivateAttr()
-    _added: dict[str, str] = PrivateAttr()
-    _columns: pl.Schema = PrivateAttr()
-    _table: pl.DataFrame = PrivateAttr()
-    _stamp: _Stamp | None = PrivateAttr(default=None)
-    _looked: float = PrivateAttr(default=0.0)
-    _warned: str = PrivateAttr(default="")
+    _file: TableFile = PrivateAttr()
+    _table: Table = PrivateAttr()
+    _read: Mark | None = PrivateAttr()
+    _seen: Mark | None = PrivateAttr()
+    _keys: list[str] = PrivateAttr()
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
-        self._by = dict(self.by) if self.by is not None else {name: name for name in stream.key}
-        if not self._by:
+        by = {name: name for name in stream.key} if self.by is None else self.by
+        if not by:
             raise DefinitionError("lookup: needs by where record.key is not declared; add by")
-        require(self._by, columns, "lookup")
-        self._path = stream.folder / self.file
-        self._types = pl.Schema({name: columns[name] for name in self._by})
-        try:
-            self._stamp = _stamp_of(self._path)
-            table = self._read()
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-            raise DefinitionError(f"lookup: {self._path} cannot be used: {error}") from error
-        given = {name: name for name in table.columns if name not in self._by.values()}
-        self._added = dict(self.columns) if self.columns is not None else given
-        reserve(self._added, "lookup")
-        twice = next((name for name in self._added if name in columns), None)
-        if twice is not None:
+        require(by, columns, "lookup")
+        self._keys = list(by)
+        keys = {
+            name: FieldSpec(type=self._key_type(name, columns[name]), path=path)
+            for name, path in by.items()
+        }
+        path = stream.folder / self.file
+        form = self.format or self._form_of(path)
+        file = TableFile(path, form, keys, {}, self.max_rows, self.max_size)
+        self._read = self._seen = file.mark()
+        self._file = file._replace(columns=self._fields(file, columns))
+        self._table = self._file.read()
+        return pl.Schema({**columns, **self._table.values.schema})
+
+    def _key_type(self, name: str, dtype: pl.DataType) -> FieldType:
+        kind = _KEY_TYPES.get(dtype.base_type())
+        if kind is None:
+            raise DefinitionError(f"lookup: column {name!r} is no key, got {type_word(dtype)}")
+        return kind
+
+    def _form_of(self, path: Path) -> TableFormat:
+        form = ENDINGS.get(path.suffix)
+        if form is None:
+            known = ", ".join(ENDINGS)
             raise DefinitionError(
-                f"lookup: column {twice!r} is there already; give it another name such as "
-                f"{{file_{twice}: {self._added[twice]}}}"
+                f"lookup: the ending of file tells no format ({known}), got {self.file!r}; "
+                "set format"
             )
-        self._require_added(table)
-        new = {name: table.schema[source] for name, source in self._added.items()}
-        self._columns = pl.Schema({**columns, **new})
-        self._table = self._chosen(table)
-        return self._columns
+        return form
 
-    def _read(self) -> pl.DataFrame:
-        """The file as a table, its keys in the types of the rows. Raises for whatever is wrong."""
-        reader = _READERS.get(self._path.suffix)
-        if reader is None:
-            raise ValueError(f"the ending must be one of {', '.join(_READERS)}")
-        table = reader(self._path)
-        if (size := int(table.estimated_size())) > self.max_size:
-            raise ValueError(f"it has {format_size(size)}, max_size is {self.max_size}")
-        require(self._by.values(), table.columns, f"lookup {self.file!r}")
-        keys = list(self._by.values())
-        wanted = zip(keys, self._types.items(), strict=True)
-        table = table.with_columns(
-            _as_type(table[key], name, kind).alias(key) for key, (name, kind) in wanted
-        )
-        repeated = table.filter(table.select(keys).is_duplicated())
-        if repeated.height:
-            first = ", ".join(str(value) for value in repeated.select(keys).row(0))
-            raise ValueError(f"the key {first} is there more than once")
-        return table
-
-    def _chosen(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Keys and added columns under the names they get, in the types they had at the start."""
-        self._require_added(table)
-        keys = (pl.col(source).alias(name) for name, source in self._by.items())
-        added = (
-            pl.col(source).cast(self._columns[name]).alias(name)
-            for name, source in self._added.items()
-        )
-        hit = [pl.lit(True).alias(_HIT)] if self.missing == "drop" else []
-        return table.select(*keys, *added, *hit)
-
-    def _require_added(self, table: pl.DataFrame) -> None:
-        require(self._added.values(), table.columns, f"lookup {self.file!r}")
+    def _fields(self, file: TableFile, given: pl.Schema) -> Mapping[str, FieldSpec]:
+        """The columns to add, any of which may be null in the file."""
+        shown = {} if self.columns and self.columns.keys() <= self.types.keys() else file.fields()
+        keys = {field.path for field in file.keys.values()}
+        added = self.columns or {name: name for name in shown if name not in keys}
+        reserve(added, "lookup")
+        require(self.types, added, "lookup: types")
+        again = next((name for name in added if name in given), None)
+        if again is not None:
+            raise DefinitionError(
+                f"lookup: column {again!r} is there already; give it another name such as "
+                f"{{file_{again}: {added[again]}}}"
+            )
+        for name, source in added.items():
+            if name not in self.types and source not in shown:
+                raise file.no_column(source, list(shown))
+        return {
+            name: FieldSpec(
+                type=self.types[name] if name in self.types else shown[source].type,
+                path=source,
+                optional=True,
+            )
+            for name, source in added.items()
+        }
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        self._look()
-        found = frame.join(self._table, on=list(self._by), how="left", maintain_order="left")
-        if self.missing == "drop":
-            found = found.filter(pl.col(_HIT)).drop(_HIT)
-        return found.select(self._columns.names())
+        found = list(map(self._table.rows.get, keys_of(frame, self._keys)))
+        rows = pl.Series(found, dtype=pl.UInt32)
+        if self.missing == "drop" and rows.null_count():
+            there = rows.is_not_null()
+            frame, rows = frame.filter(there), rows.filter(there)
+        added = [column.gather(rows) for column in self._table.values.get_columns()]
+        return frame.hstack(added)
 
-    def _look(self) -> None:
-        """Read the file again if it changed; whatever goes wrong leaves the table as it was."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK_EVERY:
+    @property
+    def timed(self) -> bool:
+        return True
+
+    def advance(self, elapsed: int) -> None:
+        """Read the file again once it has changed and then not between two calls."""
+        del elapsed
+        before, self._seen = self._seen, self._file.mark()
+        if self._seen == self._read or self._seen != before:
             return
-        self._looked = now
+        self._read = self._seen
         try:
-            stamp = _stamp_of(self._path)
-            if stamp == self._stamp:
-                return
-            self._table, self._stamp = self._chosen(self._read()), stamp
-            log.info("lookup: %s was read again, %d rows", self._path, self._table.height)
-        except (OSError, ValueError, DefinitionError, pl.exceptions.PolarsError) as error:
-            self._warn(f"lookup: {self._path} cannot be used, the table stays as it was: {error}")
-
-    def _warn(self, text: str) -> None:
-        """Once for every reason."""
-        if text != self._warned:
-            log.warning("%s", text)
-            self._warned = text
-
-
-def _stamp_of(path: Path) -> _Stamp:
-    found = path.stat()
-    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _as_type(values: pl.Series, name: str, kind: pl.DataType) -> pl.Series:
-    """The keys of the file in the type of the rows' column `name`; raises ValueError."""
-    try:
-        return values.cast(kind)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(
-            f"its keys must be {type_word(kind)} as column {name!r} is, got "
-            f"{type_word(values.dtype)}"
-        ) from error
+            self._table = self._file.read()
+        except DefinitionError as error:
+            log.warning("%s; what was read before stays", error)
+        else:
+            log.info("lookup: file %r was read again", str(self._file.path))
