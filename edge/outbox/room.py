@@ -234,6 +234,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, so that a power cut does not take their names away."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    if not folder.parent.exists():
+        make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
