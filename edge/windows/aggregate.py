@@ -24,12 +24,14 @@ class Part(NamedTuple):
     """A column kept for an open window.
 
     collect: its value for a group of rows. merge: from the names of the same aggregate's columns
-    before and after (`before("n")`, `after("n")`) its value for both together.
+    before and after (`before("n")`, `after("n")`) its value for both together. grows: a list that
+    only gets longer at its end; its part `saved` is how much of it is written down.
     """
 
     name: str
     collect: pl.Expr
     merge: Callable[["Side", "Side"], pl.Expr]
+    grows: bool = False
 
 
 Side = Callable[[str], pl.Expr]
@@ -265,8 +267,10 @@ def _of_values(
         both = kept("values").fill_null(empty), came("values").fill_null(empty)
         return bound(pl.concat_list(*both))
 
+    none = pl.lit(0, _INT)
+    saved = Part("saved", none, lambda kept, came: kept("saved").fill_null(0))
     return call.make(
-        [Part("values", collect.implode(), merge)],
+        [Part("values", collect.implode(), merge, grows=True), saved],
         lambda of: pl.when(of("values").list.len() < limit).then(result(of("values"))),
     )
 

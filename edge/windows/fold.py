@@ -61,6 +61,12 @@ class Windows:
         self._names = list(keys)
         self._limits = limits
         parts = {each.column(part.name): part for each in aggregates for part in each.parts}
+        self._lists = {
+            each.column(part.name): each.column("saved")
+            for each in aggregates
+            for part in each.parts
+            if part.grows
+        }
         self._collect = [
             pl.col(TIME).min().alias("lo"),
             pl.col(TIME).max().alias("hi"),
@@ -242,7 +248,8 @@ class Windows:
         """What changed since the last call, or everything; None if nothing did.
 
         Numbers, then the keys, then the open windows, as Arrow streams. Of a key that changed all
-        windows are there; `gone` marks one that was forgotten.
+        windows are there; `gone` marks one that was forgotten. Of a list that grows there is what
+        comes behind the first `saved` values.
         """
         if not (whole or self._touched):
             return None
@@ -253,6 +260,12 @@ class Windows:
             windows = self._match(self.open, touched, "semi")
         else:
             keys = keys.with_columns(pl.lit(False).alias("gone"))
+            windows = windows.with_columns(
+                pl.lit(0, _INT).alias(saved) for saved in self._lists.values()
+            )
+        tails = (pl.col(name).list.slice(pl.col(saved)) for name, saved in self._lists.items())
+        windows = windows.with_columns(tails)
+        self.open = self._all_saved(self.open)
         self._touched = []
         first = pack(keys.with_columns(pl.col("gone").fill_null(True)).sort(self._names))
         head = _HEAD.pack(self.rows, self.clock, self._told, len(first))
@@ -273,10 +286,29 @@ class Windows:
         last = pl.concat(keys).unique(self._names, keep="last", maintain_order=True)
         there = last.filter(~pl.col("gone"))
         self.keys = there.select(self._keys_schema.names())
-        held = pl.concat(windows).join(
+        log = pl.concat(windows)
+        held = log.join(
             there.select(*self._names, "state"), on=[*self._names, "state"], nulls_equal=True
         )
-        self.open = held.select(self._open_schema.names())
+        for name, saved in self._lists.items():
+            held = self._with_list(held.drop(name), log, name, saved)
+        self.open = self._all_saved(held.select(self._open_schema.names()))
+
+    def _all_saved(self, windows: pl.DataFrame) -> pl.DataFrame:
+        lengths = [
+            pl.col(name).list.len().cast(_INT).alias(saved) for name, saved in self._lists.items()
+        ]
+        return windows.with_columns(lengths) if lengths else windows
+
+    def _with_list(
+        self, held: pl.DataFrame, log: pl.DataFrame, name: str, saved: str
+    ) -> pl.DataFrame:
+        """Windows with their list, put together from where it last began."""
+        place = [*self._names, WINDOW]
+        begins = pl.col("state").filter(pl.col(saved) == 0).max().over(place)
+        pieces = log.filter(pl.col("state") >= begins).sort("state")
+        whole = pieces.group_by(place).agg(pl.col(name).explode().drop_nulls())
+        return held.join(whole, on=place, how="left", nulls_equal=True)
 
 
 def _column(aggregate: Aggregate, suffix: str, part: str) -> pl.Expr:

@@ -23,7 +23,7 @@ from edge.pipeline import Branch, Pipeline, loads
 from edge.runner import Runner
 from edge.sources import Arrival, Source
 from tests.operators.cases import COLUMNS, STREAM
-from tests.operators.test_promises import as_frame, pieces, rows_of_any_kind
+from tests.operators.test_promises import as_frame, pieces, remembered, rows_of_any_kind
 from tests.operators.windows import AGGREGATE, WindowLoop
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
 
@@ -194,6 +194,19 @@ def test_a_hundred_thousand_open_windows_write_little() -> None:
         assert change is not None
         written += len(change)
     assert written < 10**6
+
+
+def test_of_values_that_are_kept_only_new_ones_are_written() -> None:
+    operator = window(size="1d", aggregate={"middle": "MEDIAN(n)", "kinds": "COUNT(DISTINCT n)"})
+    operator.process(readings(*((0, "a") for _ in range(9000))))
+    states = [operator.snapshot(True)]
+    for _ in range(20):
+        operator.process(readings(*((1, "a") for _ in range(20))))
+        states.append(operator.snapshot(False))
+    assert sum(len(state or b"") for state in states[1:]) < len(states[0] or b"")
+    rebuilt = window(size="1d", aggregate={"middle": "MEDIAN(n)", "kinds": "COUNT(DISTINCT n)"})
+    rebuilt.restore([state for state in states if state is not None])
+    assert remembered(rebuilt) == remembered(operator)
 
 
 @pytest.mark.parametrize("options", [{"size": "10s"}, {"gap": "10s"}, {"rows": 5}])
