@@ -268,27 +268,38 @@ def _latest(rows: list[Row]) -> datetime | None:
 class _Join:
     """The plain loop of `join`: rows with status ok give their x and n to the others."""
 
-    def __init__(self, tolerance: int, limit: int = 99, *, keep: bool = False, drop: bool = False):
+    def __init__(
+        self,
+        tolerance: int,
+        limit: int = 99,
+        history: int = 8,
+        *,
+        keep: bool = False,
+        drop: bool = False,
+    ) -> None:
         self.tolerance = timedelta(seconds=tolerance)
-        self.limit, self.keep, self.drop = limit, keep, drop
+        self.limit, self.history, self.keep, self.drop = limit, history, keep, drop
 
     def __call__(self, rows: list[Row]) -> Iterator[Row]:
-        newest: dict[Any, Row] = {}
+        others: dict[Any, list[Row]] = {}
         for count, row in enumerate(rows, 1):
             key, now = row["device"], row["ts"]
-            other = newest.get(key)
             if row["status"] == "ok":
-                if now and (other is None or other["ts"] <= now):
-                    newest[key] = row
+                if now:
+                    others[key] = [*others.get(key, []), row][-self.history :]
                 if self.keep:
                     yield row | {"y": None, "m": None}
-            elif other and now and timedelta(0) <= now - other["ts"] <= self.tolerance:
-                yield row | {"y": other["x"], "m": other["n"]}
-            elif not self.drop:
-                yield row | {"y": None, "m": None}
+            else:
+                there = [other for other in others.get(key, []) if now and other["ts"] <= now]
+                newest = max((other["ts"] for other in there), default=None)
+                if newest and now - newest <= self.tolerance:
+                    other = [other for other in there if other["ts"] == newest][-1]
+                    yield row | {"y": other["x"], "m": other["n"]}
+                elif not self.drop:
+                    yield row | {"y": None, "m": None}
             if count % SWEEP == 0:
-                for key in _oldest(newest, lambda key: newest[key]["ts"])[: -self.limit]:
-                    del newest[key]
+                for key in _oldest(others, lambda key: others[key][-1]["ts"])[: -self.limit]:
+                    del others[key]
 
 
 class _Compress:
@@ -421,6 +432,7 @@ CASES = [
             ({"tolerance": "1m"}, _Join(60)),
             ({"tolerance": "20s", "max_keys": 1, "missing": "drop"}, _Join(20, 1, drop=True)),
             ({"tolerance": "1h", "keep": True}, _Join(3600, keep=True)),
+            ({"tolerance": "1h", "history": 2}, _Join(3600, history=2)),
         )
     ),
     Case(

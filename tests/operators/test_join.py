@@ -24,9 +24,27 @@ def test_a_row_gets_the_newest_of_the_other_series_and_it_is_folded() -> None:
     assert operator.account(6, 4) == {"folded": 2, "filtered": 0}
 
 
-def test_a_row_before_the_newest_of_the_other_series_gets_none_of_it() -> None:
-    rows = join().process(readings((5, "b"), (4, "a"), (3, "b"), (6, "a")))
-    assert rows.select("n", "other").rows() == [(1, None), (3, 0)]
+def test_a_row_that_lags_gets_what_was_newest_as_of_its_time() -> None:
+    rows = join().process(readings((5, "b"), (4, "a"), (3, "b"), (6, "a"), (4, "a")))
+    assert rows.select("n", "other").rows() == [(1, None), (3, 0), (4, 2)]
+
+
+def test_of_two_others_of_one_time_the_later_is_given() -> None:
+    rows = join().process(readings((5, "b"), (5, "b"), (5, "a")))
+    assert rows["other"].to_list() == [1]
+
+
+def test_only_so_many_others_are_remembered() -> None:
+    rows = join(history=2).process(readings((1, "b"), (2, "b"), (3, "b"), (1, "a"), (2, "a")))
+    assert rows.select("n", "other").rows() == [(3, None), (4, 1)]
+
+
+def test_others_far_ahead_are_forgotten_as_new_ones_come() -> None:
+    far = 10**9
+    rows = join(history=2).process(
+        readings((0, "b"), (far, "b"), (far, "b"), (1, "a"), (2, "b"), (3, "b"), (4, "a"))
+    )
+    assert rows.select("n", "other").rows() == [(3, None), (6, 5)]
 
 
 @pytest.mark.parametrize(
