@@ -21,6 +21,7 @@ log = logging.getLogger("edge.link")
 
 BACK_OFF_BASE = 1.0  # seconds; doubled by every failure, drawn at random below that (full jitter)
 BACK_OFF_CAP = 60.0
+_PART_FAILURES = 3  # at most 8 s of pause while a part of what is sent arrives
 SEND_BYTES = 32 * 2**20  # what one send may hold in memory
 MOST_TOLD = 10  # reasons that one time of being down may put into the log
 IDLE = 1.0  # seconds until a link with nothing to do looks again; a commit wakes it earlier
@@ -247,6 +248,7 @@ class Link:
         elif receipt.problem and not taken:
             await self._shut(receipt.problem)
         elif receipt.problem:
+            self._failures = min(self._failures, _PART_FAILURES)  # the rest must not wait long
             self._back_off()
             await self._open()
         else:

@@ -4,10 +4,11 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import json
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from edge.codec import pack
 from edge.errors import OutboxFull
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
-from edge.outbox.model import Commit, Limits, NewEntry, SinkLimits
-from edge.sinks import Encoded, Roll
+from edge.outbox.model import Commit, Divided, Limits, NewEntry, Parcel, SinkLimits
+from edge.sinks import Encoded, Receipt, Roll
 from tests.loop import until
 from tests.scripted import FlakySink, HandClock
 
@@ -177,6 +178,51 @@ def test_what_is_in_neither_list_goes_again_with_the_same_bytes(
         clock.advance(60)
     assert sorted(row["v"] for row in sink.rows) == [0, 1, 2, 3]
     assert len(sink.sent) > 4
+
+
+def test_what_arrives_does_not_wait_long_for_what_does_not(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of(*["half"] * 20)
+    link = link_of(outbox, sink, clock, order="all")
+    for value in range(60):
+        append(outbox, value)
+        asyncio.run(link._roll_due())
+    pauses = []
+    for _ in range(20):
+        steps(link, 1)
+        pauses.append(link._try_at - clock.steady())
+        clock.advance(60)
+    assert 2 < max(pauses) <= 8
+
+
+def test_parcels_are_settled_row_by_row_where_a_sink_can_tell(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    class Divider(FlakySink):
+        """Takes one row of a parcel, refuses the next and puts off what is left."""
+
+        async def send(self, parcels: Sequence[Parcel]) -> Receipt:
+            (parcel,) = parcels
+            lines = parcel.body.splitlines()
+            self._sent.append(lines[0].decode())
+            pieces = [
+                parcel._replace(first=parcel.first + n, rows=1, body=line)
+                for n, line in enumerate(lines)
+            ]
+            if len(lines) < 3:
+                return Receipt([parcel.id])
+            rest = pieces[2]._replace(rows=len(lines) - 2, body=b"\n".join(lines[2:]))
+            part = Divided(1, [(pieces[1], "the script says refuse")], rest)
+            return Receipt(divided={parcel.id: part})
+
+    sink = Divider()
+    append(outbox, *range(6))
+    steps(link_of(outbox, sink, clock, order="all"), 3)
+    assert [json.loads(line)["v"] for line in sink.sent] == [0, 2, 4]
+    ledger = outbox.status()["ledger"]["sink:lake"]
+    assert (ledger["appended"], ledger["delivered"], ledger["refused"]) == (6, 4, 2)
+    assert outbox.status()["imbalances"] == []
 
 
 def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(

@@ -30,16 +30,21 @@ def overhead(key: str) -> int:
 
 
 def make_messages(
-    frame: pl.DataFrame, groups: pl.Series | None, pack: int | None, identity: bool
+    frame: pl.DataFrame,
+    groups: pl.Series | None,
+    pack: int | None,
+    identity: bool,
+    largest: int = LARGEST,
 ) -> Encoded:
     """A parcel per row of `frame`, or per `pack` bytes of rows of one group, oldest first.
 
-    Its key is the id of its first row; its attribute `group` the row's value in `groups`.
+    A row of more than `largest` bytes is refused. The key of a parcel is the id of its first row,
+    its attribute `group` the row's value in `groups`.
     """
     extra = overhead(frame.item(-1, "edge_id")) if identity else 0
     messages = _messages(frame, groups, identity)
-    fits = messages["size"] <= LARGEST - extra
-    refused = [] if fits.all() else _refusals(messages.filter(~fits), extra)
+    fits = messages["size"] <= largest - extra
+    refused = [] if fits.all() else _refusals(messages.filter(~fits), extra, largest)
     messages = messages.filter(fits) if refused else messages
     if pack is None:
         return Encoded(list(_single(messages)), refused)
@@ -121,8 +126,8 @@ def _attributes(group: str | None) -> Mapping[str, str]:
     return {} if group is None else {"group": group}
 
 
-def _refusals(messages: pl.DataFrame, extra: int) -> Sequence[Refusal]:
+def _refusals(messages: pl.DataFrame, extra: int, largest: int) -> Sequence[Refusal]:
     return [
-        Refusal(sequence, sequence, 1, f"message of {size + extra} bytes; a queue takes {LARGEST}")
+        Refusal(sequence, sequence, 1, f"message of {size + extra} bytes; a queue takes {largest}")
         for sequence, size in messages.select("sequence", "size").iter_rows()
     ]

@@ -18,7 +18,8 @@ from edge.component import Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Encoded, Order, Receipt, Roll, Sink, split_id
-from edge.sinks.message import ID_ATTRIBUTE, ID_TYPE, group_names, make_messages, overhead
+from edge.sinks.claim import LARGEST_BODY, PAYLOAD_SIZE, Claim
+from edge.sinks.message import ID_ATTRIBUTE, ID_TYPE, LARGEST, group_names, make_messages, overhead
 from edge.sinks.receipt import join, receipt_for
 
 log = logging.getLogger("edge.sinks.sqs")
@@ -69,6 +70,10 @@ class SqsSink(AwsService, Sink):
     FIFO queue recognises a repeat only within five minutes. A FIFO queue gets the key of the row
     as its group; a group waits where one of its messages was not taken, though those sent in the
     same call may be ahead of it. Needs sqs:SendMessage, sqs:GetQueueUrl and sqs:GetQueueAttributes.
+
+    With `claim` a message that is too large for the queue goes by a bucket, first its body, then a
+    pointer to it that Amazon's SQS extended clients follow. Needs s3:PutObject on the prefix;
+    whoever reads the queue needs s3:GetObject. Without it such a message is refused.
     """
 
     service: ClassVar[str] = "sqs"
@@ -84,7 +89,14 @@ class SqsSink(AwsService, Sink):
         description="Pack rows into JSON arrays of up to this size (`256KiB`); at most the queue's"
         " MaximumMessageSize. One message per row where it is left out.",
     )
+    claim: Claim | None = Field(
+        None,
+        description="Bucket for what is above the queue's limit, `{bucket: plant-claims, prefix:"
+        " alarms/}`, with the options of an `s3` bucket; profile, role and region as above where it"
+        " names none.",
+    )
     _identity: bool = PrivateAttr(True)
+    _claims: Claim | None = PrivateAttr(None)
     _group_by: tuple[str, ...] | None = PrivateAttr(None)
     _found: _Queue | None = PrivateAttr(None)
 
@@ -112,7 +124,8 @@ class SqsSink(AwsService, Sink):
         """One parcel per message; a row that no queue can take is refused with its size."""
         groups = None if self._group_by is None else group_names(frame, self._group_by)
         pack = self.pack and min(self.pack, self._found.limit if self._found else self.pack)
-        return make_messages(frame, groups, pack, self._identity)
+        largest = LARGEST_BODY if self.claim else LARGEST
+        return make_messages(frame, groups, pack, self._identity, largest)
 
     async def send(self, parcels: Sequence[Parcel]) -> Receipt:
         """Send the messages, each group in its order; LinkDown when SQS settled none of them."""
@@ -124,6 +137,12 @@ class SqsSink(AwsService, Sink):
         lanes = map(self._send_lane, _lanes(parcels))
         return join(await asyncio.gather(*lanes, return_exceptions=True))
 
+    async def close(self) -> None:
+        """Release the connections."""
+        await super().close()
+        if self._claims is not None:
+            await self._claims.close()
+
     async def _send_lane(self, parcels: Sequence[Parcel]) -> Receipt:
         """One call after the other; a group in which a message was not settled is left there."""
         parts: list[Receipt | BaseException] = []
@@ -131,13 +150,13 @@ class SqsSink(AwsService, Sink):
         while rest:
             batch = self._batch(rest)
             try:
-                part = await self._send_batch(batch) if batch else self._too_large(rest[0])
+                part = await (self._send_batch(batch) if batch else self._send_large(rest[0]))
             except LinkDown as error:
                 parts.append(error)
                 break
             parts.append(part)
             settled = {*part.delivered, *part.refused}
-            if not settled:
+            if batch and not settled:
                 break
             tried, rest = rest[: len(batch) or 1], rest[len(batch) or 1 :]
             stuck = {_group(parcel) for parcel in tried if parcel.id not in settled} - {None}
@@ -162,6 +181,8 @@ class SqsSink(AwsService, Sink):
         except Exception as error:
             verdict = classify(error, self._target())
         if verdict.cause not in ("parcel", "settings") or len(batch) == 1:
+            if verdict.cause == "parcel" and self.claim and not _is_pointer(batch[0]):
+                return await self._send_large(batch[0])
             return receipt_for(verdict, batch)
         self._found = None  # asked again: the queue's limit may have been lowered
         half = len(batch) // 2
@@ -172,6 +193,30 @@ class SqsSink(AwsService, Sink):
             return join([first, await self._send_batch(batch[half:])])
         except LinkDown as error:
             return join([first, error])
+
+    async def _send_large(self, parcel: Parcel) -> Receipt:
+        """By way of the bucket; its failures hold up no other message than this one."""
+        if (claims := self._bucket()) is None:
+            return self._too_large(parcel)
+        try:
+            parcel.body.decode()
+            pointer = await claims.check_in(parcel)
+        except UnicodeDecodeError:
+            return receipt_for(_NOT_TEXT, [parcel])
+        except Exception as error:
+            verdict = classify(error, claims.target)
+            if verdict.fate == "never":
+                return receipt_for(verdict, [parcel])
+            return Receipt(problem=verdict.problem)
+        return pointer if isinstance(pointer, Receipt) else await self._send_batch([pointer])
+
+    def _bucket(self) -> Claim | None:
+        if self.claim and self._claims is None:
+            ours = {"region": self.claim._region() or self._region()}
+            if not (self.claim.profile or self.claim.role_arn):
+                ours |= {"profile": self.profile, "role_arn": self.role_arn}
+            self._claims = self.claim.model_copy(update=ours)
+        return self._claims
 
     def _call(self, batch: Sequence[Parcel], client: Any) -> Receipt:
         queue = self._found or self._find(client)
@@ -198,9 +243,13 @@ class SqsSink(AwsService, Sink):
 
     def _entry(self, index: int, parcel: Parcel) -> Mapping[str, Any]:
         entry: dict[str, Any] = {"Id": str(index), "MessageBody": parcel.body.decode()}
+        named: dict[str, Any] = {}
         if self._identity:
-            value = {"DataType": ID_TYPE, "StringValue": parcel.key}
-            entry["MessageAttributes"] = {ID_ATTRIBUTE: value}
+            named[ID_ATTRIBUTE] = {"DataType": ID_TYPE, "StringValue": parcel.key}
+        if size := parcel.attributes.get(PAYLOAD_SIZE):
+            named[PAYLOAD_SIZE] = {"DataType": "Number", "StringValue": str(size)}
+        if named:
+            entry["MessageAttributes"] = named
         if self._fifo():
             # Parcels rolled for a standard queue have no group.
             entry["MessageGroupId"] = _group(parcel) or split_id(parcel.key).path
@@ -210,7 +259,7 @@ class SqsSink(AwsService, Sink):
     def _too_large(self, parcel: Parcel) -> Receipt:
         reason = (
             f"message of {self._size(parcel)} bytes, {self._target().name} takes {self._limit()};"
-            " raise its MaximumMessageSize and retry"
+            " raise its MaximumMessageSize or set `claim`, and retry"
         )
         return Receipt(refused={parcel.id: reason})
 
@@ -259,6 +308,10 @@ class SqsSink(AwsService, Sink):
 
     def _target(self) -> Target:
         return Target("SQS", f"queue {re.split('[/:]', self.queue)[-1]!r}")
+
+
+def _is_pointer(parcel: Parcel) -> bool:
+    return PAYLOAD_SIZE in parcel.attributes
 
 
 def _group(parcel: Parcel) -> str | None:
