@@ -11,7 +11,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-BLOCK = 2 * 2**20  # bytes read at once
+BLOCK = 3 * 2**20
 LONGEST = 16 * 2**20  # bytes of one line; a longer one is cut off
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 """What reading raises when a compressed file is cut off or damaged."""
