@@ -10,7 +10,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
@@ -161,6 +161,12 @@ Names = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 """One name, or a list of them."""
+
+
+Missing = Annotated[
+    Literal["null", "drop"], BeforeValidator(lambda value: "null" if value is None else value)
+]
+"""What happens to a row for which nothing is found; YAML reads the word null as None."""
 
 
 _FEW_ROWS = 1000  # take less than the 0.1 to 0.3 ms of processor time of a change of threads

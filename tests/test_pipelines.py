@@ -8,10 +8,12 @@ import statistics
 import subprocess
 import sys
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from edge.outbox.inspection import books
 from edge.pipeline import load
 
 FOLDER = Path(__file__).parents[1] / "pipelines"
@@ -19,6 +21,7 @@ DEFINITIONS = sorted(FOLDER.glob("*.yaml"))
 RUN_BY = {
     "hourly-temperature": "test_pipelines.py",
     "machine-temperature": "test_demo.py",
+    "room-trend": "test_pipelines.py",
     "taxi-demand": "test_pipelines.py",
 }
 
@@ -114,3 +117,40 @@ def test_hourly_temperature_has_a_row_for_every_hour(pipelines: Path) -> None:
     falling = [json.loads(line)["fall"] for line in file.read_text().splitlines()]
     assert falling == pytest.approx([fall for fall in falls if fall > 15], rel=1e-9)
     assert not (folder / "late").exists()
+
+
+def room() -> dict[str, float]:
+    file = FOLDER / "data" / "nab" / "ambient_temperature_system_failure.csv"
+    with file.open() as lines:
+        return {f"{row['timestamp']}Z": float(row["value"]) for row in csv.DictReader(lines)}
+
+
+def test_room_trend_tells_every_reading_within_two_degrees(pipelines: Path) -> None:
+    run(pipelines / "room-trend.yaml")
+    [file] = (pipelines.parent / "out" / "local" / "room-trend" / "trend").glob("*.ndjson")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = {datetime.fromisoformat(row["timestamp"]): row["value"] for row in rows}
+    readings = {datetime.fromisoformat(when): value for when, value in room().items()}
+    assert list(kept) == sorted(kept)
+    assert (len(kept), len(readings)) == (581, 7_267)
+    for (start, first), (end, last) in pairwise(kept.items()):
+        for when in (when for when in readings if start <= when <= end):
+            line = first + (last - first) * ((when - start) / (end - start))
+            assert abs(readings[when] - line) <= 2.0 + 1e-9
+    assert {min(kept), max(kept)} == {min(readings), max(readings)}
+    ledger = books(pipelines.parent / "var" / "room-trend")
+    assert ledger["imbalances"] == []
+    assert ledger["ledger"]["trend/compress"] == {
+        "in": 7_267, "out": 581, "compressed": 6_686, "held": 0
+    }  # fmt: skip
+
+
+def test_room_trend_shows_the_first_reading_of_each_day(pipelines: Path) -> None:
+    run(pipelines / "room-trend.yaml")
+    [file] = (pipelines.parent / "out" / "local" / "room-trend" / "glance").glob("*.csv")
+    with file.open() as lines:
+        found = [row["timestamp"][:19].replace("T", " ") for row in csv.DictReader(lines)]
+    days: dict[str, str] = {}
+    for when in room():
+        days.setdefault(when[:10], when[:19])
+    assert found == list(days.values())

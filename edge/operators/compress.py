@@ -1,9 +1,10 @@
 """`compress`: keeps the rows from which a line between them tells all others, within an error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import takewhile
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from pydantic import Field, PrivateAttr
@@ -14,6 +15,9 @@ from edge.expression import require, select, type_word
 from edge.keyed import Keyed, event_times, key_text
 from edge.operators import Operator, as_it_was
 from edge.origin import Origin, body_of, fit
+
+_HELD = 6  # where an entry says whether a row is held back
+_ROW = 7  # where that row begins; the last field is the time
 
 
 class Compress(Operator):
@@ -38,7 +42,7 @@ class Compress(Operator):
     Nulls and NaN: no line goes across null, NaN or infinity. The row before passes, the first such
     row passes, further ones are dropped, and the next number passes.
 
-    Memory: the held row and five numbers for at most `max_keys` keys. After every 65,536th row the
+    Memory: the held row and six numbers for at most `max_keys` keys. After every 65,536th row the
     excess is forgotten, oldest event time first, and its held rows pass. About 0.5 kB of RAM per
     key. When an option or a column is changed, rows that are held back then pass.
 
@@ -52,6 +56,11 @@ class Compress(Operator):
     max_gap: PositiveDuration | None = Field(
         None, description="How far apart in event time two kept rows may be."
     )
+    idle: PositiveDuration | None = Field(
+        None,
+        description="The held row of a key passes when no row came for so long; never before the "
+        "next one if left out. Time in which the processor does not run does not count.",
+    )
     by: list[str] | None = Field(
         None, description="Columns that tell one series from another; the record's key if left out."
     )
@@ -63,6 +72,8 @@ class Compress(Operator):
     _time: str = PrivateAttr()
     _columns: pl.Schema = PrivateAttr()
     _held: int = PrivateAttr(default=0)
+    _clock: int = PrivateAttr(default=0)
+    _heard: dict[str, int] = PrivateAttr(default_factory=dict)  # when keys that hold had a row
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         by = stream.key if self.by is None else self.by
@@ -74,7 +85,8 @@ class Compress(Operator):
             )
         numbers = {"origin": pl.Int64(), **dict.fromkeys(("value", "low", "high"), pl.Float64())}
         held = {f"held_{number}": kind for number, kind in enumerate(columns.values())}
-        fields = {**numbers, "last": pl.Float64(), "held": pl.Boolean(), **held}
+        flags = {"back": pl.Boolean(), "held": pl.Boolean()}
+        fields = {**numbers, "last": pl.Float64(), **flags, **held}
         self._memory = Keyed({**fields, "time": pl.Int64()}, self.max_keys)
         self._key = key_text(by, columns)
         self._time = stream.time
@@ -88,6 +100,8 @@ class Compress(Operator):
             parts.append(self._compress(piece))
             if full:
                 parts.append(self._released(self._memory.sweep()))
+                left = self._memory.entries
+                self._heard = {key: at for key, at in self._heard.items() if key in left}
         return pl.concat(parts)
 
     def _compress(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -101,32 +115,56 @@ class Compress(Operator):
         passed = doors.passing(keys, values, event_times(frame, self._time))
         # Rows of earlier batches stand behind those of this one; their numbers count from the end.
         earlier = pl.DataFrame(doors.earlier[::-1], schema=self._columns, orient="row")
-        rows = pl.concat([frame, earlier])
-        nothing = (None,) * len(self._columns)
-        for key, series in doors.series.items():
-            held = series.held
-            row = nothing if held is None else rows.row(held)
-            door = (series.origin, series.value, series.low, series.high, series.last)
-            self._memory.put(key, (*door, held is not None, *row, series.time))
+        rows = pl.concat([frame, earlier], rechunk=False)
+        self._keep(doors.series, rows)
         self._held += doors.change
         return rows[[at % rows.height for at in passed]]
 
+    def _keep(self, series: Mapping[str, "_Series"], rows: pl.DataFrame) -> None:
+        """Remember keys, with the rows among `rows` that they hold back."""
+        put, heard, clock = self._memory.put, self._heard, self._clock
+        places = [each.held % rows.height for each in series.values() if each.held is not None]
+        held = iter(rows[places].rows())
+        nothing = (None,) * len(self._columns)
+        for key, each in series.items():
+            heard.pop(key, None)
+            if each.held is None:
+                put(key, (*each.line(), False, *nothing, each.time))
+            else:
+                put(key, (*each.line(), True, *next(held), each.time))
+                heard[key] = clock
+
     def _released(self, entries: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
         """The rows that forgotten keys held back."""
-        rows = [entry[6:-1] for entry in entries if entry[5]]
+        rows = [entry[_ROW:-1] for entry in entries if entry[_HELD]]
         self._held -= len(rows)
         return pl.DataFrame(rows, schema=self._columns, orient="row")
 
+    def _release(self, keys: Iterable[str]) -> pl.DataFrame:
+        """The rows that these keys hold back; their lines go on from there."""
+        entries = self._memory.entries
+        ordered = sorted(keys, key=lambda key: (entries[key][-1], key))
+        released = self._released([entries[key] for key in ordered])
+        series = {key: _Series(entries[key]) for key in ordered}
+        for each in series.values():
+            each.start(each.time, each.last)
+        self._keep(series, released)
+        return released
+
     def flush(self) -> pl.DataFrame | None:
         entries = self._memory.entries
-        holding = [key for key, entry in entries.items() if entry[5]]
-        keys = sorted(holding, key=lambda key: (entries[key][-1], key))
-        released = self._released([entries[key] for key in keys])
-        nothing = (None,) * len(self._columns)
-        for key in keys:
-            *door, _, time = *entries[key][:5], False, entries[key][-1]
-            self._memory.put(key, (*door, False, *nothing, time))
-        return released
+        return self._release([key for key, entry in entries.items() if entry[_HELD]])
+
+    @property
+    def timed(self) -> bool:
+        return self.idle is not None
+
+    def advance(self, elapsed: int) -> pl.DataFrame | None:
+        self._clock += elapsed
+        assert self.idle is not None
+        since = self._clock - self.idle // timedelta(microseconds=1)
+        due = list(takewhile(lambda key: self._heard[key] <= since, self._heard))
+        return self._release(due) if due else None
 
     def account(self, before: int, after: int) -> dict[str, int]:
         held, self._held = self._held if before else -after, 0
@@ -140,8 +178,10 @@ class Compress(Operator):
         return self._origin.seal(body) if whole and body is not None else body
 
     def restore(self, states: Sequence[bytes]) -> None:
-        self._held = 0
+        self._held = self._clock = 0
         self._memory.restore([body_of(states[0]), *states[1:]] if states else ())
+        entries = self._memory.entries
+        self._heard = {key: 0 for key, entry in entries.items() if entry[_HELD]}
 
     def salvage(self, states: Sequence[bytes]) -> pl.DataFrame | None:
         """What was held back, with the columns of today."""
@@ -154,25 +194,32 @@ class _Series:
     """One key: where its line starts, between which slopes it may run, and what is held back.
 
     origin, time: microseconds, of the start of the line and of the last row. value: at the start;
-    None behind what is no number. last: the value of the held row. held: its number in the batch,
-    below zero for a row of an earlier batch; None: there is none.
+    None behind what is no number. last: the value of the held row. back: the last row was earlier
+    than `time`. held: number in the batch of the held row, below zero for one of an earlier batch;
+    None: there is none.
     """
 
-    __slots__ = ("held", "high", "last", "low", "origin", "time", "value")
+    __slots__ = ("back", "held", "high", "last", "low", "origin", "time", "value")
 
-    def __init__(self, entry: Sequence[Any]) -> None:
-        self.origin, self.value, self.low, self.high, self.last, _, self.time = entry
+    def __init__(self, entry: Sequence[Any] | None) -> None:
+        """entry: as it is remembered; None for a new key. Nothing is held yet."""
+        self.origin: int | None = None
+        self.value: float | None = None
+        self.low, self.high, self.last, self.back = -inf, inf, 0.0, False
+        self.time: int | None = None
         self.held: int | None = None
+        if entry is not None:
+            self.origin, self.value, self.low, self.high, self.last, self.back = entry[:_HELD]
+            self.time = entry[-1]
 
+    def line(self) -> tuple[Any, ...]:
+        """What is remembered in front of the held row."""
+        return self.origin, self.value, self.low, self.high, self.last, self.back
 
-class _Door(NamedTuple):
-    origin: int | None = None
-    value: float | None = None
-    low: float = -inf
-    high: float = inf
-    last: float = 0.0
-    held: bool = False
-    time: int | None = None
+    def start(self, time: int | None, value: float | None) -> None:
+        """Begin a line; with None for a value there is none until the next number."""
+        self.origin, self.value, self.low, self.high = time, value, -inf, inf
+        self.held = None
 
 
 class _Doors:
@@ -191,12 +238,9 @@ class _Doors:
 
     def take_up(self, key: str, entry: tuple[Any, ...] | None) -> None:
         """Go on with a key as it was left."""
-        if entry is None:
-            self.series[key] = _Series(_Door())
-            return
-        series = self.series[key] = _Series((*entry[:6], entry[-1]))
-        if entry[5]:
-            self.earlier.append(entry[6:-1])
+        series = self.series[key] = _Series(entry)
+        if entry is not None and entry[_HELD]:
+            self.earlier.append(entry[_ROW:-1])
             series.held = -len(self.earlier)
 
     def passing(
@@ -207,23 +251,28 @@ class _Doors:
         before = len(self.earlier)
         for index, key in enumerate(keys):
             series, value, now = self.series[key], values[index], times[index]
+            if value is not None and not isfinite(value):
+                value = None
             if now is None or (series.time is not None and now <= series.time):
                 passed.append(index)
-                continue
-            if value is None or not isfinite(value):
+                if now is None or now == series.time:
+                    continue
+                series.back = not series.back
+                if series.back:
+                    continue
+                if series.held is not None:
+                    passed.insert(-1, series.held)
+                series.start(now, value)
+            elif value is None:
                 self._break(series, index, now, passed)
             elif series.value is None:
-                self._start(series, now, value)
+                series.start(now, value)
                 passed.append(index)
             else:
                 self._swing(series, index, now, value, passed)
-            series.time = now
+            series.time, series.back = now, False
         self.change = sum(each.held is not None for each in self.series.values()) - before
         return passed
-
-    def _start(self, series: _Series, time: int | None, value: float | None) -> None:
-        series.origin, series.value, series.low, series.high = time, value, -inf, inf
-        series.held = None
 
     def _break(self, series: _Series, index: int, now: int, passed: list[int]) -> None:
         """What is no number ends a line, and one after another is enough."""
@@ -231,7 +280,7 @@ class _Doors:
             passed.append(series.held)
         if series.value is not None or series.origin is None:
             passed.append(index)
-        self._start(series, now, None)
+        series.start(now, None)
 
     def _swing(
         self, series: _Series, index: int, now: int, value: float, passed: list[int]
@@ -240,12 +289,16 @@ class _Doors:
         assert series.origin is not None
         assert series.value is not None
         slope = (value - series.value) / (now - series.origin)
+        fits = series.low <= slope <= series.high and isfinite(slope)
         too_far = self._gap is not None and now - series.origin > self._gap
-        if series.held is not None and (too_far or not series.low <= slope <= series.high):
+        if series.held is not None and (too_far or not fits):
             passed.append(series.held)
-            self._start(series, series.time, series.last)
+            series.start(series.time, series.last)
         span = now - (series.origin or 0)
         start = series.value
-        series.low = max(series.low, (value - self._error - start) / span)
-        series.high = min(series.high, (value + self._error - start) / span)
+        low, high = (value - self._error - start) / span, (value + self._error - start) / span
+        if low > series.low:
+            series.low = low
+        if high < series.high:
+            series.high = high
         series.held, series.last = index, value

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from edge.component import PositiveDuration, Stream
+from edge.component import Missing, PositiveDuration, Stream
 from edge.errors import DefinitionError
 from edge.expression import compile_condition, require, reserve, select
 from edge.keyed import Keyed, event_times, key_text
@@ -59,7 +59,7 @@ class Join(Operator):
         None, description="Columns that both series have in common; the record's key if left out."
     )
     keep: bool = Field(False, description="Whether rows of the other series go on too.")
-    missing: Literal["null", "drop"] = Field(
+    missing: Missing = Field(
         "null", description="What happens to a row for which there is no other."
     )
     history: int = Field(

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import polars as pl
 from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from edge.codec import FieldSpec, FieldType
-from edge.component import Size, Stream
+from edge.component import Missing, Size, Stream
 from edge.errors import DefinitionError
 from edge.expression import require, reserve, type_word
 from edge.operators import Operator
@@ -93,9 +93,9 @@ class Lookup(Operator):
     types: dict[str, FieldType] = Field(
         {}, description="Types of added columns, as in `record.fields`; others as the file shows."
     )
-    missing: Annotated[
-        Literal["null", "drop"], BeforeValidator(lambda given: "null" if given is None else given)
-    ] = Field("null", description="What a row gets whose key is not in the file; or it goes.")
+    missing: Missing = Field(
+        "null", description="What happens to a row whose key is not in the file."
+    )
     format: TableFormat | None = Field(
         None, description="Of the file; left out, its ending tells: .csv, .json, .ndjson, .parquet."
     )

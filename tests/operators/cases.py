@@ -311,28 +311,39 @@ class _Compress:
     def __call__(self, rows: list[Row]) -> Iterator[Row]:
         # Of each key the rows since the last that passed, that one first; the last one is held.
         lines: dict[Any, list[Row]] = {}
+        back: set[Any] = set()  # keys of which the last row was earlier than the newest
         for count, row in enumerate(rows, 1):
-            line, now = lines.setdefault(row["device"], []), row["ts"]
-            if now is None or (line and now <= line[-1]["ts"]):
+            key, now = row["device"], row["ts"]
+            line = lines.get(key, [])
+            newest = line[-1]["ts"] if line else None
+            set_back = bool(now and newest and now < newest)
+            if now is None or now == newest:
                 yield row
-            elif _kind(row["x"]) != "number":
-                yield from line[1:][-1:]
-                if not line or _kind(line[-1]["x"]) == "number":
-                    yield row
-                line[:] = [row]
-            elif not line or _kind(line[-1]["x"]) != "number":
+            elif set_back and key not in back:
                 yield row
-                line[:] = [row]
+                back.add(key)
             else:
-                if len(line) > 1 and not self._fits(line, row):
-                    yield line[-1]
-                    line[:] = line[-1:]
-                line.append(row)
-            if not line:
-                del lines[row["device"]]
+                yield from self._take(line, row, set_back)
+                back.discard(key)
+                lines[key] = line
             if count % SWEEP == 0:
                 for key in _oldest(lines, lambda key: lines[key][-1]["ts"])[: -self.limit]:
                     yield from lines.pop(key)[1:][-1:]
+                    back.discard(key)
+
+    def _take(self, line: list[Row], row: Row, set_back: bool) -> Iterator[Row]:
+        is_number = _kind(row["x"]) == "number"
+        was_number = bool(line) and _kind(line[-1]["x"]) == "number"
+        if is_number and was_number and not set_back:
+            if len(line) > 1 and not self._fits(line, row):
+                yield line[-1]
+                line[:] = line[-1:]
+            line.append(row)
+            return
+        yield from line[1:][-1:]
+        if is_number or was_number or not line or set_back:
+            yield row
+        line[:] = [row]
 
     def _fits(self, line: list[Row], row: Row) -> bool:
         start = line[0]

@@ -47,6 +47,10 @@ def test_others_far_ahead_are_forgotten_as_new_ones_come() -> None:
     assert rows.select("n", "other").rows() == [(3, None), (6, 5)]
 
 
+def test_null_in_yaml_is_the_word_null() -> None:
+    assert join(missing=None).missing == "null"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
