@@ -25,7 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"cli", "demo", "__main__"},
     {"process"},
-    {"runner", "dashboard", "deploy"},
+    {"runner", "examples", "dashboard", "deploy"},
     {"flow", "rejected"},
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},

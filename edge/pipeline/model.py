@@ -166,6 +166,10 @@ def _as_branch(value: object) -> object:
     return Branch(sink=value) if isinstance(value, Sink) else value
 
 
+REJECTED = "rejected"
+"""Under this name a test may expect payloads that are no rows: their `reason`, their `payload`."""
+
+
 class Example(Options):
     """One entry of `tests:`: rows given, and rows expected at sinks."""
 
@@ -222,6 +226,12 @@ class Pipeline(Options):
             if branch.max_size and branch.max_size > self.outbox.max_size:
                 most = f"must be at most '{self.outbox.max_size}' as the outbox is"
                 faults.append(Fault(f"sinks.{name}.max_size", f"{most}, got '{branch.max_size}'"))
+        for place, example in enumerate(self.tests):
+            for name in example.expect:
+                if name not in (*self.sinks, REJECTED):
+                    message = f"must be a sink or {REJECTED!r}, got {name!r}"
+                    known = ", ".join(self.sinks)
+                    faults.append(Fault(f"tests.{place}.expect.{name}", f"{message}; has {known}"))
         if faults:
             raise DefinitionError(*faults)
         return self
