@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 import polars as pl
 from polars.exceptions import PolarsError
+from pydantic import ValidationError
 
 from edge.codec import Decoded, Decoder, FieldSpec, Record
 from edge.component import format_size
@@ -95,9 +96,12 @@ class TableFile(NamedTuple):
         return Table(rows, frame.select(list(self.columns)))
 
     def _decoder(self, fields: Mapping[str, FieldSpec] | None) -> Decoder:
-        if self.form == "csv":
-            return Record(format="csv", header=True, fields=fields).decoder()
-        return Record(fields=fields).decoder()
+        options = {"format": "csv", "header": True} if self.form == "csv" else {}
+        try:
+            return Record(fields=fields, **options).decoder()
+        except ValidationError as error:  # such as two columns read from one
+            reasons = (each["msg"].removeprefix("Value error, ") for each in error.errors())
+            raise self._fault("; ".join(reasons)) from error
 
     def _content(self, decoder: Decoder) -> _Content:
         data = self._bytes()

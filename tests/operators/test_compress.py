@@ -1,5 +1,6 @@
 """`compress`: the error bound, what is held back, and how much goes on real data."""
 
+import asyncio
 import csv
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import edge.keyed
+from edge.codec import Record
 from edge.component import Stream
 from edge.errors import DefinitionError
 from edge.operators.compress import Compress
+from edge.outbox.inspection import books
+from edge.pipeline import Branch, Pipeline
+from edge.runner import Runner
+from edge.sources import Source
 from tests.operators.cases import COLUMNS, STREAM
+from tests.operators.test_window import LiveSource, step
+from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NAB = Path(__file__).parents[2] / "pipelines" / "data" / "nab"
@@ -111,6 +119,61 @@ def test_the_held_row_of_a_silent_key_passes_and_its_line_goes_on_from_there() -
     assert both.height == 2
 
 
+def pipeline(folder: Path, source: Source, sink: FlakySink, **options: Any) -> Pipeline:
+    return Pipeline(
+        name="press",
+        source=source,
+        record=Record(time="ts", key=("device",)),
+        operators=[Compress.model_validate({"column": "x", "error": 1.0, **options})],
+        sinks={"lake": Branch(sink=sink)},
+        outbox={"path": folder / "outbox"},
+    )
+
+
+@pytest.mark.parametrize(("place", "held"), [(1, 1), (2, 2), (3, 2)])
+def test_a_crash_anywhere_gives_the_same_rows_and_the_ledger_knows_what_is_held(
+    tmp_path: Path, place: int, held: int
+) -> None:
+    sink = FlakySink.of()
+    rows = [series([0.0, 1, 2]), series([5.0] * 3, device="b"), series([0.0, 1, 2, 3, 9]).tail(2)]
+
+    async def run(*script: Any) -> None:
+        runner = Runner(pipeline(tmp_path, ScriptedSource.of(*script), sink), HandClock())
+        await runner.open()
+        try:
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 30)
+        finally:
+            await runner.close()
+
+    with pytest.raises(Crashed):
+        asyncio.run(run(*rows[:place], CRASH))
+    before = books(tmp_path / "outbox")
+    assert before["imbalances"] == []
+    assert before["ledger"]["common/compress"]["held"] == held
+    asyncio.run(run(*rows[:place], pl.DataFrame(schema=COLUMNS), *rows[place:]))
+    found = sorted((row["device"], row["n"]) for row in sink.rows)
+    assert found == [("a", 0), ("a", 3), ("a", 4), ("b", 0), ("b", 2)]
+    after = books(tmp_path / "outbox")
+    assert after["imbalances"] == []
+    assert after["ledger"]["common/compress"] == {"in": 8, "out": 5, "compressed": 3, "held": 0}
+
+
+def test_a_device_that_falls_silent_shows_its_last_row(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock, source = HandClock(), LiveSource.of(series([5.0] * 3))
+        runner = Runner(pipeline(tmp_path, source, FlakySink.of(), idle="30s"), clock)
+        await runner.open()
+        await step(runner, clock, 20)
+        assert runner.outbox.depth("lake").rows == 1
+        await step(runner, clock, 20)
+        assert runner.outbox.depth("lake").rows == 2
+        await runner.close()
+
+    asyncio.run(live())
+    counters = books(tmp_path / "outbox")["ledger"]["common/compress"]
+    assert counters == {"in": 3, "out": 2, "compressed": 1, "held": 0}
+
+
 def test_without_idle_nobody_is_told_the_time() -> None:
     assert not compress().timed
 
@@ -144,8 +207,8 @@ def test_no_dropped_row_is_further_from_its_line_than_the_error(
     steps: list[tuple[int, float]], error: float, cut: int, ends: bool
 ) -> None:
     second, rows = 0, []
-    for place, (step, value) in enumerate(steps):
-        second += step
+    for place, (wait, value) in enumerate(steps):
+        second += wait
         rows.append(
             {"ts": START + timedelta(seconds=second), "device": "a", "x": value, "n": place}
         )

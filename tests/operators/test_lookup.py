@@ -201,6 +201,8 @@ def test_a_missing_file_is_a_fault_of_the_definition_with_its_line(tmp_path: Pat
     ("options", "message"),
     [
         ({"columns": {"x": "limit"}}, "{file_x: limit}"),
+        ({"columns": {"z": "limit", "y": "limit"}}, "'z' is read from the same place as 'y'"),
+        ({"columns": {"y": "device"}}, "'device' is read from the same place as 'y'; drop one"),
         ({"columns": {"edge_x": "limit"}}, "columns starting with 'edge_' are reserved"),
         ({"columns": "hall", "by": "devise"}, "did you mean 'device'?"),
         ({"columns": "hall", "types": {"limit": "int"}}, "types: column 'limit' is not in"),
