@@ -65,12 +65,12 @@ class Lookup(Operator):
     text. JSON is an array of objects. The file must be there at the start, have a row, and one row
     for each key; a row that does not fit is an error with its line.
 
-    While it runs with a source that never ends, the file is looked at once a second. When it has
-    changed and then not for a second, it is read again. If it reads whole and well, the next rows
-    get the new values; otherwise, and when it is gone, the old ones stay and the log says why. What
-    was committed stays as it is, so that results depend on when the file was changed. Rows of
-    files (`dataset`) all see what was there at the start. Replace the file with `mv`: a writer that
-    pauses for a second in the midst of it may be taken at its word.
+    While it runs with a source that never ends, the file is looked at about once a second. When it
+    has changed and the next look finds it the same, it is read again. If it reads whole and well,
+    the next rows get the new values; otherwise, and when it is gone, the old ones stay and the log
+    says why. What was committed stays as it is, so that results depend on when the file was
+    changed. Rows of files (`dataset`) all see what was there at the start. Replace the file with
+    `mv`: a writer that pauses for a second in the midst of it may be taken at its word.
 
     Nulls and NaN: a null or NaN in the key finds nothing. What is not found gives nulls, or with
     `missing: drop` the row goes.
