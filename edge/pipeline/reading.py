@@ -87,8 +87,9 @@ class _Reader:
                 values |= read(written[name])
                 if len(self._faults) > faults:
                     self._broken.add(name)
-        if "sinks" in self._broken:
-            values.pop("rejected", None)
+        if "sinks" in self._broken:  # what names a sink cannot be judged
+            for name in ("rejected", "tests"):
+                values.pop(name, None)
         place = {"folder": Path(self._document.file).parent, "file": self._document.file}
         pipeline = self._make(Pipeline, values | place, (), self._broken)
         if self._faults or pipeline is None:
@@ -192,7 +193,8 @@ class _Reader:
                     self._note((*place, *whole), message, (*place, *line))
         except DefinitionError as error:
             for fault in error.faults:
-                inner = tuple(fault.path.split(".")) if fault.path else ()
+                steps = fault.path.split(".") if fault.path else ()
+                inner: Place = tuple(int(step) if step.isdigit() else step for step in steps)
                 self._note((*place, *inner), fault.message)
         return None
 
