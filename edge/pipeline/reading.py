@@ -194,8 +194,8 @@ class _Reader:
         except DefinitionError as error:
             for fault in error.faults:
                 steps = fault.path.split(".") if fault.path else ()
-                inner: Place = tuple(int(step) if step.isdigit() else step for step in steps)
-                self._note((*place, *inner), fault.message)
+                inside = [int(step) if step.isdigit() else step for step in steps]
+                self._note((*place, *inside), fault.message)
         return None
 
     def _written(self, inner: Place) -> Place:
