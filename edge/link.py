@@ -15,6 +15,7 @@ from edge.component import format_duration
 from edge.errors import LinkDown, OutboxFull
 from edge.outbox import Outbox
 from edge.outbox.model import Entry, NewEntry, Parcel, Priority
+from edge.outbox.packed import sent_size
 from edge.sinks import Encoded, Receipt, Roll, Sink
 
 log = logging.getLogger("edge.link")
@@ -217,7 +218,7 @@ class Link:
         return sorted(parcels, key=lambda parcel: parcel.id)
 
     async def _send(self, parcels: list[Parcel]) -> None:
-        self._bandwidth.spend(sum(len(parcel.body) for parcel in parcels))
+        self._bandwidth.spend(sum(sent_size(each.body, each.attributes) for each in parcels))
         try:
             receipt = await self.sink.send(parcels)
             await self._settle(receipt)

@@ -15,11 +15,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from edge.codec import pack
+from edge.codec import compress, pack
 from edge.errors import OutboxFull
 from edge.link import Bandwidth, Link
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Divided, Limits, NewEntry, Parcel, SinkLimits
+from edge.outbox.packed import PACKED
 from edge.sinks import Encoded, Receipt, Roll
 from tests.loop import until
 from tests.scripted import FlakySink, HandClock
@@ -324,6 +325,23 @@ def test_a_backlog_leaves_in_the_declared_order(
     assert sorted(first) == sorted(expected)
     if order != "none":
         assert first == expected
+
+
+def test_bandwidth_counts_what_is_sent_and_not_how_small_it_was_kept(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    class Packing(FlakySink):
+        """Keeps a parcel smaller than it is sent, as the file and the MQTT sink do."""
+
+        def encode(self, frame: pl.DataFrame) -> Encoded:
+            (parcel,) = super().encode(frame).parcels
+            body = compress(parcel.body * 1000, "zstd")
+            return Encoded([parcel._replace(body=body, attributes=PACKED)])
+
+    bandwidth = Bandwidth(1000, clock)
+    append(outbox, 7)
+    steps(link_of(outbox, Packing.of(), clock, bandwidth=bandwidth), 1)
+    assert bandwidth.wait("high") > 30
 
 
 def test_bandwidth_bounds_what_leaves_and_priority_goes_first(clock: HandClock) -> None:

@@ -29,6 +29,8 @@ TOO_LARGE = 0x95
 BLAMED = 0x100
 """No reason code of MQTT: the connection ended over and over when only this message was out."""
 _ABOUT_THE_MESSAGE = (0x90, TOO_LARGE, 0x99)
+_PERHAPS = (None, 0x80, 0x81, 0x82, 0x83, DENIED)
+"""No reason code, or one that may have to do with what was sent; any other has its own cause."""
 
 _PUBLISH = 0x32  # QoS 1
 _RETAINED = 0x33
@@ -42,6 +44,10 @@ class Message(NamedTuple):
     topic: bytes
     payload: bytes
     properties: bytes = b""
+
+
+class _Silent(LinkDown):
+    """The broker is there and says nothing."""
 
 
 class Publisher:
@@ -75,14 +81,16 @@ class Publisher:
         await self._stop_watching()
         denied: set[bytes] = set()
         for left in range(RECONNECTS, -1, -1):
-            known = len(denied)
+            known, kept = len(denied), self._channel is not None
             try:
                 channel = await self._open()
                 await self._send(channel, messages, answers, denied)
                 break
             except (LinkDown, OSError) as error:
                 self._drop()
-                if not left or len(denied) == known:
+                # One that was kept may have ended just now, unseen.
+                stale = kept and not isinstance(error, _Silent)
+                if not left or (len(denied) == known and not stale):
                     raise self._explained(error) from error
             except BaseException:
                 self._drop()
@@ -122,6 +130,8 @@ class Publisher:
                 if flight.flying:
                     await channel.readable(PATIENCE / 8)
                     self._hear(channel, flight)
+        except _Silent:
+            raise
         except LinkDown:
             self._judge(channel, flight)
             raise
@@ -147,18 +157,20 @@ class Publisher:
         the first one goes again alone, and the window grows with every answer; a message that is
         alone whenever the connection ends is blamed, lest it block the way for ever.
         """
-        if not flight.flying or flight.silent:
+        if not flight.flying:
             return
         self._window = 1
         index = min(flight.flying.values())
         if len(flight.flying) > 1 or flight.denial:
             return
+        if channel.ended in _ABOUT_THE_MESSAGE:
+            flight.answers[index] = channel.ended
+        if channel.ended not in _PERHAPS:
+            return
         message = flight.messages[index]
         self._strikes = self._strikes + 1 if message == self._suspect else 1
         self._suspect = message
-        if channel.ended in _ABOUT_THE_MESSAGE:
-            flight.answers[index] = channel.ended
-        elif self._strikes >= STRIKES:
+        if self._strikes >= STRIKES:
             flight.answers[index] = BLAMED
 
     async def _stay(self, channel: Channel) -> None:
@@ -214,7 +226,6 @@ class _Flight:
         self.answers = answers
         self.flying: dict[int, int] = {}  # packet id -> index
         self.last_id = last_id
-        self.silent = False
         self.denial = False
         self._unsent = 0
         self._first = bytes((first_byte,))
@@ -272,8 +283,7 @@ class _Flight:
         if heard or moved:
             self._waited = now
         elif now - self._waited >= PATIENCE:
-            self.silent = True
-            raise LinkDown(f"the broker acknowledged nothing for {PATIENCE:.0f} s")
+            raise _Silent(f"the broker acknowledged nothing for {PATIENCE:.0f} s")
 
     def _free_id(self) -> int:
         while True:

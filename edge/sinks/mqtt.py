@@ -58,9 +58,10 @@ class MqttSink(Endpoint, Sink):
     flight; a message that was put off comes after those sent with it.
 
     In the topic `{column}` is what the row has there, with `/ + # %` and control characters escaped
-    as in a URL (`a/b` is `a%2Fb`); null and empty text are `null`. A topic that the broker's access
-    list does not allow keeps its rows and is tried again. A broker that speaks 3.1.1 cannot say no:
-    it acknowledges what it throws away, or hangs up.
+    as in a URL (`a/b` is `a%2Fb`); null and empty text are `null`. What the broker's access list
+    does not allow is tried again while nothing else goes either, else set aside, so that one topic
+    does not keep back the others. A broker that speaks 3.1.1 cannot say no: it acknowledges what it
+    throws away, or hangs up.
     """
 
     # Alarms go this way too: fast, but a parcel holds many messages where there are many.
@@ -170,6 +171,7 @@ class MqttSink(Endpoint, Sink):
         self, parts: Sequence[tuple[Parcel, Sequence[Published]]], answers: Mapping[int, int]
     ) -> Receipt:
         """What the answers, by place in everything that was sent, mean for each parcel."""
+        others = any(reason in TAKEN for reason in answers.values())
         delivered: list[int] = []
         divided: dict[int, Divided] = {}
         problem: str | None = None
@@ -181,7 +183,11 @@ class MqttSink(Endpoint, Sink):
             if len(taken) == len(messages):
                 delivered.append(parcel.id)
                 continue
-            refused = {n: _never(messages[n], why) for n, why in found.items() if why in _NEVER}
+            refused = {
+                place: self._refusal(messages[place], reason)
+                for place, reason in found.items()
+                if reason in _NEVER or (reason == DENIED and others)
+            }
             again = {n: why for n, why in found.items() if n not in taken and n not in refused}
             if again and problem is None:
                 place, reason = next(iter(again.items()))
@@ -190,12 +196,20 @@ class MqttSink(Endpoint, Sink):
                 divided[parcel.id] = divide(parcel, messages, taken, refused)
         return Receipt(delivered, problem=problem, divided=divided)
 
+    def _refusal(self, message: Published, reason: int) -> str:
+        if reason == DENIED:
+            return f"{self._denial(message.topic)} and retry"
+        return _NEVER[reason].format(topic=message.topic, size=len(message.payload.encode()))
+
+    def _denial(self, topic: str) -> str:
+        return (
+            f"{self.url}: the broker does not allow {self.username or self._client_id!r} to publish"
+            f" to topic {topic!r} (not authorized); grant it in its access list"
+        )
+
     def _put_off(self, topic: str, reason: int) -> str:
         if reason == DENIED:
-            return (
-                f"{self.url}: the broker does not allow {self.username or self._client_id!r} to"
-                f" publish to topic {topic!r} (not authorized); grant it in its access list"
-            )
+            return self._denial(topic)
         return f"{self.url}: the broker put off topic {topic!r} ({_spoken(reason)})"
 
 
@@ -211,10 +225,6 @@ def _unpacked(
         except ValueError as error:
             foreign[parcel.id] = f"{error}: it was made for a sink of another kind"
     return held, foreign
-
-
-def _never(message: Published, reason: int) -> str:
-    return _NEVER[reason].format(topic=message.topic, size=len(message.payload.encode()))
 
 
 def _spoken(reason: int) -> str:

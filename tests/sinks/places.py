@@ -142,20 +142,16 @@ class ConsolePlace:
 
 
 class MqttPlace:
-    """What a subscriber keeps that drops repeats by `edge_id`. A parcel holds one message."""
-
-    _OPEN = "topic readwrite #\n"
+    """What a subscriber keeps that drops repeats by `edge_id`; one message in flight."""
 
     def __init__(self, folder: Path) -> None:
         self._messages, publication.MESSAGES = publication.MESSAGES, 1
-        self._access = folder / "access"
-        self._allow(self._OPEN)
-        config = f"allow_anonymous true\nmax_queued_messages 0\nacl_file {self._access}"
+        config = "allow_anonymous true\nmax_queued_messages 0"
         self._broker = Broker(folder / "broker", config).start()
         self._listener = Listener(self._broker.port)
         self._proxy = Proxy(("127.0.0.1", self._broker.port))
         url = f"mqtt://127.0.0.1:{self._proxy.port}"
-        self.sink: Sink = bound(MqttSink(url=url, topic="plant/{line}/{value}"))
+        self.sink: Sink = bound(MqttSink(url=url, topic="plant/{line}", max_inflight=1))
 
     def holds(self) -> Mapping[str, object]:
         return dict(self._listener.by_id())
@@ -164,22 +160,15 @@ class MqttPlace:
         self._proxy.set("refuse")
 
     def fail_one(self) -> None:
-        self._allow(self._OPEN + "topic deny plant/l1/0.25\n")
-        self._broker.reload()
+        self._proxy.set("reset", after=3000)
 
     def mend(self) -> None:
         self._proxy.set("up")
-        self._allow(self._OPEN)
-        self._broker.reload()
 
     def close(self) -> None:
         self._proxy.close()
         self._broker.kill()
         publication.MESSAGES = self._messages
-
-    def _allow(self, text: str) -> None:
-        self._access.write_text(text)
-        self._access.chmod(0o600)
 
 
 class S3Place:

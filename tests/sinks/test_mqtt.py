@@ -185,36 +185,79 @@ async def test_a_broker_that_restarts_in_mid_send_gets_the_rest_again(tmp_path: 
         assert set(listener.by_id()) == set(ids(range(1, 3001)))
 
 
+class Guarded:
+    """A broker with an access list that can be changed."""
+
+    def __init__(self, folder: Path, *denied: str) -> None:
+        self._list = folder / "access"
+        self._write(denied)
+        self.broker = Broker(folder / "broker", f"{OPEN}\nacl_file {self._list}")
+
+    def deny(self, *denied: str) -> None:
+        """From now on these topics, and no others."""
+        self._write(denied)
+        self.broker.reload()
+
+    def _write(self, denied: Sequence[str]) -> None:
+        denials = "".join(f"topic deny {topic}\n" for topic in denied)
+        self._list.write_text(f"topic readwrite #\n{denials}")
+        self._list.chmod(0o600)
+
+
+async def settled(mqtt: MqttSink, parcels: Sequence[Parcel]) -> Receipt:
+    """Mosquitto 2.0.11 hangs up on what it denies; with more in flight its answer can be lost."""
+    for _ in range(5):
+        try:
+            return await mqtt.send(parcels)
+        except LinkDown:
+            continue
+    raise AssertionError("nothing was settled")
+
+
+def denial(url: str) -> str:
+    return (
+        f"{url}: the broker does not allow 'edge' to publish to topic 'plant/l1/clean'"
+        " (not authorized); grant it in its access list"
+    )
+
+
 @in_loop
-async def test_a_topic_that_is_not_allowed_keeps_its_rows_and_no_others(tmp_path: Path) -> None:
-    access = tmp_path / "access"
-    access.write_text("topic readwrite #\ntopic deny plant/l1/clean\n")
-    access.chmod(0o600)
-    with Broker(tmp_path / "broker", f"{OPEN}\nacl_file {access}") as broker:
+async def test_a_topic_that_is_not_allowed_does_not_keep_back_the_others(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path, "plant/l1/clean")
+    with guarded.broker as broker:
         listener = Listener(broker.port)
         mqtt = sink(broker.url)
-        parcels = parcels_of(mqtt, rows(300))
-        receipt = await mqtt.send(parcels)
-        assert receipt.problem == (
-            f"{broker.url}: the broker does not allow 'edge' to publish to topic 'plant/l1/clean'"
-            " (not authorized); grant it in its access list"
+        receipt = await settled(mqtt, parcels_of(mqtt, rows(300)))
+        ((piece, reason),) = receipt.divided[1].refused
+        assert (receipt.divided[1].delivered, receipt.divided[1].rest, piece.rows) == (
+            200,
+            None,
+            100,
         )
-        rest = receipt.divided[1].rest
-        assert rest
-        assert rest.rows == 100
-        assert not receipt.divided[1].refused
-        access.write_text("topic readwrite #\n")
-        broker.reload()
-        assert (await send(mqtt, numbered([rest]))).delivered == [1]
+        assert reason == f"{denial(broker.url)} and retry"
+        guarded.deny()
+        assert (await send(mqtt, numbered([piece]))).delivered == [1]
+        assert len(listener.by_id()) == 300
+
+
+@in_loop
+async def test_while_nothing_is_allowed_all_rows_wait(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path, "#")
+    with guarded.broker as broker:
+        mqtt = sink(broker.url)
+        parcels = parcels_of(mqtt, rows(300))
+        for _ in range(publisher.STRIKES + 2):
+            receipt = await settled(mqtt, parcels)
+            assert receipt == Receipt([], problem=denial(broker.url))
+        guarded.deny()
+        listener = Listener(broker.port)
+        assert (await send(mqtt, parcels)).delivered == [1]
         assert len(listener.by_id()) == 300
 
 
 @in_loop
 async def test_a_broker_of_3_1_1_acknowledges_what_it_throws_away(tmp_path: Path) -> None:
-    access = tmp_path / "access"
-    access.write_text("topic readwrite #\ntopic deny plant/l1/clean\n")
-    access.chmod(0o600)
-    with Broker(tmp_path / "broker", f"{OPEN}\nacl_file {access}") as broker:
+    with Guarded(tmp_path, "plant/l1/clean").broker as broker:
         listener = Listener(broker.port)
         mqtt = sink(broker.url, protocol="3.1.1")
         assert (await send(mqtt, parcels_of(mqtt, rows(1)))).delivered == [1]
