@@ -8,9 +8,9 @@ from edge.component import format_size
 from edge.errors import OutboxFull
 from edge.outbox import ledger
 from edge.outbox.buffer import Buffer
-from edge.outbox.eviction import evict_oldest, evict_refused
+from edge.outbox.eviction import LOWEST_FIRST, evict_oldest, evict_refused
 from edge.outbox.file import OutboxFile
-from edge.outbox.model import Commit, NewEntry
+from edge.outbox.model import Commit, NewEntry, Priority
 from edge.outbox.room import cost, free_bytes
 
 
@@ -29,13 +29,30 @@ def admit(file: OutboxFile, commit: Commit) -> Admitted:
     """
     entries, rest = commit.entries, _rest_bytes(commit)
     stored = [entry for entry in entries if _within_share(file, entry)]
-    if not _find_room(file, need(stored, rest), losing=[]):
-        stored = [e for e in stored if policy(file, file.buffers[e.sink]) != "drop_newest"]
+    fits = _find_room(file, need(stored, rest), losing=[])
+    for priority in LOWEST_FIRST:
+        if not fits and (fewer := _without_newest(file, stored, priority)) != stored:
+            stored = fewer
+            fits = _find_room(file, need(stored, rest), losing=[])
+    if not fits:
         losing = [b for b in file.buffers.values() if policy(file, b) == "drop_oldest"]
         if not _find_room(file, need(stored, rest), losing):
             _squeeze(file, stored, rest)
     kept = {id(entry) for entry in stored}
     return Admitted(stored, [entry for entry in entries if id(entry) not in kept])
+
+
+def _without_newest(
+    file: OutboxFile, entries: Sequence[NewEntry], priority: Priority
+) -> list[NewEntry]:
+    """Entries without those of one priority whose policy is to drop the newest."""
+    buffers = {entry.sink: file.buffers[entry.sink] for entry in entries}
+    gone = [
+        name
+        for name, buffer in buffers.items()
+        if buffer.limits.priority == priority and policy(file, buffer) == "drop_newest"
+    ]
+    return [entry for entry in entries if entry.sink not in gone]
 
 
 def _find_room(file: OutboxFile, need: int, losing: Sequence[Buffer]) -> bool:

@@ -1,13 +1,14 @@
 """What is dropped when there is no room: the oldest of the lowest priority, never what is held."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from edge.outbox import ledger
 from edge.outbox.buffer import Buffer
 from edge.outbox.ledger import Gone
+from edge.outbox.model import Priority
 
-_ORDER = {"low": 0, "normal": 1, "high": 2}
+LOWEST_FIRST: Sequence[Priority] = ("low", "normal", "high")
 
 
 def evict_refused(
@@ -28,8 +29,8 @@ def evict_oldest(
     db: sqlite3.Connection, buffers: Iterable[Buffer], enough: Callable[[], bool], now: int
 ) -> None:
     """Drop waiting rows until it is enough or nothing is left that may go; all of it ledgered."""
-    for priority in _ORDER.values():
-        level = [b for b in buffers if _ORDER[b.limits.priority] == priority]
+    for priority in LOWEST_FIRST:
+        level = [b for b in buffers if b.limits.priority == priority]
         while not enough():
             heads = {b.name: head for b in level if (head := _head(db, b))}
             if not heads:
