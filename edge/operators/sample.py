@@ -33,7 +33,7 @@ class Sample(Operator):
     Nulls and NaN: values are not looked at. With `every`, a row without event time passes.
 
     Memory: the newest interval of at most `max_keys` keys. After every 65,536th row the excess is
-    forgotten, oldest event time first; the next row of a forgotten key passes. About 250 bytes of
+    forgotten, oldest event time first; the next row of a forgotten key passes. About 300 bytes of
     RAM and 12 bytes on disk per key.
 
     Cost: 0.1 ms per batch and 0.3 us per row.
