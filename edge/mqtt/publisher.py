@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import MutableMapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,21 +156,20 @@ class Publisher:
         the first one goes again alone, and the window grows with every answer; a message that is
         alone whenever the connection ends is blamed, lest it block the way for ever.
         """
-        if not flight.flying:
+        if flight.flying:
+            self._window = 1
+        if len(flight.flying) != 1 or flight.denial:
             return
-        self._window = 1
-        index = min(flight.flying.values())
-        if len(flight.flying) > 1 or flight.denial:
-            return
+        (index,) = flight.flying.values()
         if channel.ended in _ABOUT_THE_MESSAGE:
             flight.answers[index] = channel.ended
-        if channel.ended not in _PERHAPS:
-            return
-        message = flight.messages[index]
+        elif channel.ended in _PERHAPS and self._is_struck_out(flight.messages[index]):
+            flight.answers[index] = BLAMED
+
+    def _is_struck_out(self, message: Message) -> bool:
         self._strikes = self._strikes + 1 if message == self._suspect else 1
         self._suspect = message
-        if self._strikes >= STRIKES:
-            flight.answers[index] = BLAMED
+        return self._strikes >= STRIKES
 
     async def _stay(self, channel: Channel) -> None:
         """Keep an idle connection alive, and notice when it ends."""
@@ -190,10 +188,9 @@ class Publisher:
 
     async def _stop_watching(self) -> None:
         watch, self._watch = self._watch, None
-        if watch is not None:
+        if watch is not None and not watch.done():
             watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            await asyncio.wait([watch])
 
     def _explained(self, error: LinkDown | OSError) -> LinkDown:
         why = explain(error, self._endpoint.secure) if isinstance(error, OSError) else str(error)

@@ -18,6 +18,7 @@ from edge.sinks import Receipt, publication
 from edge.sinks.mqtt import MqttSink
 from edge.sinks.sqs import SqsSink
 from tests.broker import Broker, free_port
+from tests.certificates import Certificates
 from tests.loop import in_loop, until
 from tests.mqtt.listener import Listener
 from tests.proxy import Proxy
@@ -418,6 +419,18 @@ sinks:
     found = loads(text, "p.yaml", {}).bind(Clock()).branches
     names = {name: branch.sink._client_id for name, branch in found.items()}  # type: ignore[attr-defined]
     assert names == {"clean": "edge-osaka-press-0-clean", "mine": "me"}
+
+
+@in_loop
+async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    pem, plain = Certificates(tmp_path), free_port()
+    config = f"{OPEN}\nlistener {plain} 127.0.0.1\nlistener {{port}} 127.0.0.1\n{pem.mosquitto}"
+    with Broker(tmp_path / "broker", config) as broker:
+        listener = Listener(plain)
+        paths = {"ca": pem.ca, "certificate": pem.client, "key": pem.client_key}
+        mqtt = sink(f"mqtts://localhost:{broker.port}", **paths)
+        assert (await send(mqtt, parcels_of(mqtt, rows(3000)))).delivered == [1, 2, 3]
+        assert len(listener.by_id()) == 3000
 
 
 def test_a_wrong_port_is_link_down() -> None:
