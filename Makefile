@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 run: .venv/ready mosquitto   ## the main job on real data, no cloud account
 	$(BIN)/edge demo
 
-test: .venv/ready mosquitto disks  ## everything
+test: .venv/ready mosquitto disks faketime  ## everything
 	$(BIN)/pytest $(ARGS)
 
 check: .venv/ready           ## format, lint, types
@@ -37,6 +37,11 @@ mosquitto:
 disks:                       # what tests/faults make file systems with
 	@command -v fusermount3 >/dev/null && command -v mkfs.ext4 >/dev/null || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends fuse3 e2fsprogs; }
+
+.PHONY: faketime
+faketime:                    # a wall clock that tests can set, for one process
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends libfaketime; }
 
 clean:
 	rm -rf .venv var out .mypy_cache .ruff_cache .pytest_cache
