@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.outbox import ledger
 from edge.outbox.checksum import entry_crc, parcel_crc, read_entry, read_parcel
-from edge.outbox.ledger import Gone
+from edge.outbox.ledger import Gone, sink_part
 from edge.outbox.model import Entry, NewEntry, Parcel, SinkLimits
 from edge.outbox.schema import Damage
 
@@ -171,7 +172,7 @@ class Buffer:
             if (taken or damaged) and size < free[1]:
                 break
             size -= free[1]
-            entry = read_entry(db, last)
+            entry = read_entry(db, last, self.id)
             if entry is None:
                 damaged.append(last)
             else:
@@ -235,7 +236,7 @@ class Buffer:
             if taken and size < length:
                 break
             size -= length
-            parcel = read_parcel(db, number)
+            parcel = read_parcel(db, number, self.id)
             if parcel is None:
                 damaged.append(number)
             else:
@@ -301,7 +302,7 @@ class Buffer:
 
     def rekey(self, db: sqlite3.Connection, number: int, old: str, new: str) -> Gone | None:
         """Replace the outbox id in the key of a parcel; its bytes stay."""
-        parcel = read_parcel(db, number)
+        parcel = read_parcel(db, number, self.id)
         if parcel is None:
             return None
         head, _, tail = parcel.key.rpartition(f"{old}-")
@@ -310,6 +311,18 @@ class Buffer:
         crc = parcel_crc(key, *parcel[1:4], text, parcel.body)
         db.execute("UPDATE parcel SET key = ?, crc = ? WHERE id = ?", (key, crc, number))
         return Gone(parcel.first, parcel.last, parcel.rows, len(parcel.body))
+
+    def found_elsewhere(self, db: sqlite3.Connection, rows: int) -> None:
+        """Rows that were held in memory left, while a rescue still has to copy them.
+
+        Or has given them up: then they are not damaged after all.
+        """
+        known = min(rows, self.rescue_rows)
+        self.rescue_rows -= known
+        self.changed = self.changed or known > 0
+        part = sink_part(self.name)
+        back = min(rows - known, ledger.value(db, part, "damaged"))
+        ledger.add(db, {(part, "damaged"): -back, (part, "appended"): rows - known - back})
 
     def adopt(self, table: str, row: Sequence[Any]) -> int:
         """Count a whole table row that a rescue copied; gives the rows that wait because of it."""
@@ -327,25 +340,21 @@ class Buffer:
     def discard(self, db: sqlite3.Connection, table: str, number: int) -> int:
         """Take a damaged entry or parcel out; gives the rows that are lost with it.
 
-        What the row says of itself may be wrong, so the counters never go below zero, and the last
-        one takes along what they still have.
+        What the row says of itself may be wrong: lost is what was counted and is not there now.
         """
-        claimed = _numbers_of(db, table, number)
-        if claimed is None:
+        if not db.execute(f"DELETE FROM {table} WHERE id = ?", (number,)).rowcount:
             return 0
-        rows, length, size = claimed
-        db.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
         if table == "entry":
-            rows = self.entry_rows if self.entries <= 1 else min(rows, self.entry_rows)
-            size = self.entry_size if self.entries <= 1 else min(size, self.entry_size)
-            length = self.entry_bytes if self.entries <= 1 else min(length, self.entry_bytes)
-            self._count_entry(-1, rows, size, length)
+            rows, length, size = _left(db, "entry", "sink = ?", self.id)
+            lost = max(0, self.entry_rows - rows)
+            lost_bytes = max(0, self.entry_bytes - length)
+            self._count_entry(-1, lost, max(0, self.entry_size - size), lost_bytes)
             self.held.pop(number, None)
         else:
-            rows = self.parcel_rows if self.parcels <= 1 else min(rows, self.parcel_rows)
-            length = self.parcel_bytes if self.parcels <= 1 else min(length, self.parcel_bytes)
-            self._count_parcels(-1, -rows, -length)
-        return rows
+            rows, length, _ = _left(db, "parcel", "sink = ? AND state = 'waiting'", self.id)
+            lost = max(0, self.parcel_rows - rows)
+            self._count_parcels(-1, -lost, -max(0, self.parcel_bytes - length))
+        return lost
 
     def settled_below(self, db: sqlite3.Connection) -> int:
         """The lowest sequence number that still waits, or the next one to be given."""
@@ -360,15 +369,14 @@ class Buffer:
         return self.next_sequence if lowest is None else int(lowest)
 
 
-def _numbers_of(db: sqlite3.Connection, table: str, number: int) -> tuple[int, int, int] | None:
-    """Rows, bytes and size that a damaged row claims, as far as they are numbers."""
+def _left(db: sqlite3.Connection, table: str, where: str, sink: int) -> tuple[int, int, int]:
+    """Rows, bytes and uncompressed bytes of what a sink has left in a table."""
     size = "size" if table == "entry" else "0"
-    query = f"SELECT rows, length(body), {size} FROM {table} WHERE id = ?"
-    found = db.execute(query, (number,)).fetchone()
-    if found is None:
-        return None
-    rows, length, claimed = (max(0, n) if isinstance(n, int) else 0 for n in found)
-    return rows, length, claimed
+    rows, length, whole = db.execute(
+        f"SELECT total(rows), total(length(body)), total({size}) FROM {table} WHERE {where}",
+        (sink,),
+    ).fetchone()
+    return int(rows), int(length), int(whole)
 
 
 def _sums(gone: Iterable[Gone]) -> tuple[int, int]:

@@ -30,18 +30,23 @@ def is_sound(crc: object, compute: Callable[..., int], *values: Any) -> bool:
         return False
 
 
-def read_entry(db: sqlite3.Connection, number: int) -> Entry | None:
-    """One stored entry; None if its checksum does not match."""
+def read_entry(db: sqlite3.Connection, number: int, sink: int) -> Entry | None:
+    """One entry of a sink; None if it is not there as the index says, or its checksum is wrong."""
     crc, *values = db.execute(
-        "SELECT crc, id, first, rows, size, time, body FROM entry WHERE id = ?", (number,)
+        "SELECT crc, id, first, rows, size, time, body FROM entry NOT INDEXED "
+        "WHERE id = ? AND sink = ?",
+        (number, sink),
     ).fetchone() or (None, *[None] * 6)
     entry = Entry(*values)
     return entry if is_sound(crc, entry_crc, entry.first, entry.rows, entry.body) else None
 
 
-def read_parcel(db: sqlite3.Connection, number: int) -> Parcel | None:
-    """One stored parcel; None if its checksum does not match."""
-    found = db.execute(f"SELECT {_PARCEL} FROM parcel WHERE id = ?", (number,)).fetchone()
+def read_parcel(db: sqlite3.Connection, number: int, sink: int) -> Parcel | None:
+    """One waiting parcel of a sink; None as for `read_entry`."""
+    found = db.execute(
+        f"SELECT {_PARCEL} FROM parcel NOT INDEXED WHERE id = ? AND sink = ? AND state = 'waiting'",
+        (number, sink),
+    ).fetchone()
     if found is None:
         return None
     _, key, first, last, rows, text, crc, body = found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edge.clock import Clock
 from edge.component import format_size
@@ -30,6 +30,7 @@ from edge.outbox.room import (
     sync_folder,
 )
 from edge.outbox.schema import FILE, Damage, connect, is_damage, is_full
+from edge.outbox.stamp import Stamp, catch_up, leave_numbers
 
 log = logging.getLogger("edge.outbox")
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class OutboxFile:
         self.limits = limits
         self.clock = clock
         self.room = Room(folder, limits.max_size)
+        self.stamp = Stamp(folder / FILE)
         self.memory = Memory()
         self.numbers = Numbers()
         self.buffers: dict[str, Buffer] = {}
@@ -90,6 +92,8 @@ class OutboxFile:
                 raise
             self.set_aside(error)
         self.room.restore_reserve(self.db)
+        for fault in self.read(lambda db: ledger.imbalances(ledger.read(db))):
+            log.error("outbox %s: the ledger is damaged, no rows: %s", self.folder, fault)
 
     def _connect(self) -> None:
         fresh = not size_of(self.folder / FILE)
@@ -110,6 +114,16 @@ class OutboxFile:
             buffer.find_oldest(self.db)
         left = unfinished(self.folder)
         self._rescue = Rescue(self, left[0]) if left else None
+        self._compare(self.stamp.open())
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
+        """Find out whether this is the file that was here last, as far as it had come."""
+        if found.get("outbox") == self.id:
+            now, buffers = self.clock.now(), self.buffers
+            self._transact(lambda db: catch_up(db, buffers, found, now))
+            if self.stamp.is_of_another_file(found):
+                self._transact(lambda db: leave_numbers(db, buffers, now))
+        self.stamp.note(self.id, self.buffers)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Write what a new file, or a changed definition, needs.
@@ -144,6 +158,7 @@ class OutboxFile:
                 checkpoint(self._db)
             self._db.close()
             self._db = None
+        self.stamp.close()
 
     # -- damage
 
@@ -179,7 +194,7 @@ class OutboxFile:
     ) -> list[int]:
         """Delete rolled entries; gives those that a rescue has not copied yet."""
         missing = [e for e in entries if buffer.delete_entry(db, e.id) is None]
-        buffer.rescue_rows -= sum(entry.rows for entry in missing)
+        buffer.found_elsewhere(db, sum(entry.rows for entry in missing))
         return [entry.id for entry in missing]
 
     def take_out_parcels(
@@ -189,7 +204,7 @@ class OutboxFile:
         gone = buffer.delete_parcels(db, numbers)
         missing = [n for n in numbers if n not in gone and n in buffer.flying]
         waiting = sum(buffer.flying[number] for number in missing)
-        buffer.rescue_rows -= waiting
+        buffer.found_elsewhere(db, waiting)
         return sum(item.rows for item in gone.values()) + waiting, missing
 
     def skip(self, table: str, numbers: Sequence[int]) -> None:
@@ -210,6 +225,8 @@ class OutboxFile:
             part = ledger.sink_part(buffer.name)
             for number, size in zip(numbers, found, strict=True):
                 rows = buffer.discard(db, table, number)
+                if not rows:  # the whole file was set aside in between
+                    continue
                 ledger.add(db, {(part, "damaged"): rows})
                 loss = Loss(part, "damaged", rows, size or 0, "the checksum does not match")
                 ledger.lose(db, [loss], self.clock.now())
@@ -279,6 +296,7 @@ class OutboxFile:
         except BaseException:
             self._undo()
             raise
+        self.stamp.note(self.id, self.buffers)
         return result
 
     def _undo(self) -> None:

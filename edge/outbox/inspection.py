@@ -14,8 +14,9 @@ from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.packed import sent_bytes
 from edge.outbox.room import size_of
-from edge.outbox.schema import FILE, connect_to_read, is_damage
+from edge.outbox.schema import FILE, Damage, connect_to_read, is_damage
 
+_FAULTS = 20  # of SQLite's own check that are told
 _FILES = (FILE, FILE + "-wal", FILE + "-shm", "reserve")
 
 
@@ -30,8 +31,8 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
     meta = dict(db.execute("SELECT name, value FROM meta WHERE name <> 'position'"))
     counters = ledger.read(db)
     source = counters.get("source", {})
-    used, rate = disk_use(folder), meta.get("bytes_per_hour", 0)
-    left = max(0, meta.get("max_size", 0) - used)
+    used, rate = disk_use(folder), _number(meta.get("bytes_per_hour"))
+    left = max(0, _number(meta.get("max_size")) - used)
     sinks = {b.name: _sink_status(db, b, counters, now) for b in load_buffers(db).values()}
     return {
         "outbox_id": meta.get("outbox"),
@@ -68,6 +69,11 @@ def _sink_status(
         "quarantined_parcels": buffer.refused_parcels,
         "quarantined_rows": buffer.refused_rows,
     }
+
+
+def _number(noted: object) -> int:
+    """A value of `meta` that should be a number; 0 where it is missing or damaged."""
+    return noted if isinstance(noted, int) else 0
 
 
 def _source_status(noted: object) -> dict[str, Any] | None:
@@ -168,21 +174,31 @@ def answer(folder: Path, request: int) -> str | None:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check every checksum, every equation, and the counters against what is there.
+    """Check every page and checksum, every equation, and the counters against what is there.
 
     Gives `entries` and `parcels` checked, `faults` as sentences. Reads everything, row by row.
     """
     faults: list[str] = []
-    checked = {}
-    for table in ("entry", "parcel"):
-        checked[table] = 0
-        for name, number, sound in _checksums(folder, table):
-            checked[table] += 1
-            if not sound:
-                faults.append(f"sink {name!r}: {table} {number} does not match its checksum")
-    with _looking(folder) as db:
-        faults += ledger.imbalances(ledger.read(db)) + _miscounted(db)
+    checked = {"entry": 0, "parcel": 0}
+    try:
+        for table in checked:
+            for name, number, sound in _checksums(folder, table):
+                checked[table] += 1
+                if not sound:
+                    faults.append(f"sink {name!r}: {table} {number} does not match its checksum")
+        with _looking(folder) as db:
+            faults += ledger.imbalances(ledger.read(db)) + _miscounted(db) + _misshapen(db)
+    except DefinitionError:
+        raise
+    except EdgeError as error:
+        faults.append(str(error))
     return {"entries": checked["entry"], "parcels": checked["parcel"], "faults": faults}
+
+
+def _misshapen(db: sqlite3.Connection) -> list[str]:
+    """What SQLite itself finds wrong with its pages, trees and indices."""
+    found = [text for (text,) in db.execute(f"PRAGMA integrity_check({_FAULTS})")]
+    return [f"SQLite: {line}" for text in found if text != "ok" for line in text.splitlines()]
 
 
 def _checksums(folder: Path, table: str) -> Iterator[tuple[str, int, bool]]:
@@ -203,6 +219,8 @@ def _rows(folder: Path, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"ORDER BY {table}.id LIMIT 1",
                 (after,),
             )
+            if found and found[0]["id"] <= after:
+                raise Damage(f"{table}: after {after} comes {found[0]['id']}")
         if not found:
             return
         after = found[0]["id"]

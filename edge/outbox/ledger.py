@@ -70,6 +70,14 @@ def read(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
     return counters
 
 
+def value(db: sqlite3.Connection, part: str, counter: str) -> int:
+    """One counter."""
+    found = db.execute(
+        "SELECT value FROM ledger WHERE part = ? AND counter = ?", (part, counter)
+    ).fetchone()
+    return found[0] if found else 0
+
+
 def imbalances(counters: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The equations that do not hold, as sentences; empty when every row is accounted for."""
     faults = []

@@ -94,11 +94,14 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
     """
     old = _open(place / FILE)
     try:
-        meta = dict(_all(old, "SELECT name, value FROM meta"))
+        found = _all(old, "SELECT name, value FROM meta")
+        meta = {name: value for name, value in found if isinstance(name, str)}
         meta.pop("outbox", None)
         new.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
         counters = _all(old, "SELECT part, counter, value FROM ledger")
-        if not all(isinstance(p, str) and isinstance(v, int) for p, _, v in counters):
+        if not all(
+            isinstance(p, str) and isinstance(c, str) and isinstance(v, int) for p, c, v in counters
+        ):
             counters = []
         new.executemany("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?)", counters)
         _copy_sinks(old, new, meta, names)
@@ -106,7 +109,7 @@ def copy_state(place: Path, new: sqlite3.Connection, names: Sequence[str], now: 
             rows = _all(old, f"SELECT * FROM {table} ORDER BY id", part=True)
             if rows:
                 marks = ", ".join("?" * len(rows[0]))
-                new.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+                new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
     finally:
         old.close()
     loss = Loss("outbox", "damaged", 0, size_of(place / FILE), f"the file became {place.name}")
@@ -178,8 +181,9 @@ def _copy_sinks(
     for sink in stored:
         kept = (sink.next_sequence, sink.rows, sink.link, sink.link_since, sink.link_reason)
         new.execute(
-            "INSERT INTO sink (id, name, next_sequence, rescue_rows, link, link_since, link_reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO sink "
+            "(id, name, next_sequence, rescue_rows, link, link_since, link_reason) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (sink.id, sink.name, *kept),
         )
         if not known:  # the ledger is lost: it starts again with what was waiting
@@ -198,7 +202,11 @@ def _sinks_as_ledgered(
 ) -> list[Buffer]:
     """The sinks from their counters: every appended row took a sequence number."""
     counters = ledger.read(new)
-    ids = json.loads(meta.get("sinks", "{}")) or {n: i for i, n in enumerate(names, 1)}
+    try:
+        ids = dict(json.loads(meta.get("sinks", "{}")))
+    except (TypeError, ValueError):
+        ids = {}
+    ids = ids or {name: number for number, name in enumerate(names, 1)}
     found = []
     for name, number in ids.items():
         counts = counters.get(ledger.sink_part(name), {})
@@ -293,8 +301,7 @@ class Rescue:
         while found is _FAILED:
             failed, leap = failed + leap, leap * 2
             if failed >= last:
-                failed = min(failed, last)
-                return self._close_in(after, last)
+                return self._close_in(after, last) if last > after else None
             found = self._try(failed)
         return self._close_in(after, failed) if failed != after else found
 
@@ -360,15 +367,16 @@ _HIGHEST = 2**52  # no outbox gives so many ids: beyond is damage
 
 
 def _last_id(old: sqlite3.Connection, table: str) -> int:
-    """The highest id, from the table or else its index; 0 if neither can be read."""
+    """The highest id of the table and of its index: either may have lost its end."""
+    highest = 0
     for how in ("NOT INDEXED", f"INDEXED BY {table}_by_sink"):
         try:
             (last,) = old.execute(f"SELECT coalesce(max(id), 0) FROM {table} {how}").fetchone()
         except sqlite3.Error:
             continue
-        if isinstance(last, int) and 0 <= last <= _HIGHEST:
-            return last
-    return 0
+        if isinstance(last, int) and highest < last <= _HIGHEST:
+            highest = last
+    return highest
 
 
 def _is_sound(table: str, row: Any) -> bool:

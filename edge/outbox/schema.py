@@ -1,6 +1,7 @@
 """The tables of the outbox file, and connections to it that forget nothing in a power cut."""
 
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from urllib.parse import quote
 from edge.errors import DefinitionError
 
 FILE = "outbox.sqlite"
-VERSION = 1
+VERSION = 1  # another one has other tables, or it is taken for a flipped bit
 PAGE_SIZE = 2048
 """Of a new file. A commit writes whole pages, six or more of them for little in each."""
 
@@ -133,15 +134,39 @@ def user_version(db: sqlite3.Connection) -> int:
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     found = user_version(db)
-    if found > VERSION:
+    if found == VERSION:
+        return
+    if _tables(db) == _own_tables():  # of another version they would differ: a flipped bit
+        db.execute(f"PRAGMA user_version={VERSION}")
+    elif found > VERSION:
         raise DefinitionError(
             f"outbox {path.parent}: was written by a newer version, got schema {found}, "
             f"this one knows {VERSION}; run the newer version or choose another `outbox.path`"
         )
 
 
+def _tables(db: sqlite3.Connection) -> list[str]:
+    found = db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+    return [text for (text,) in found]
+
+
+def _own_tables() -> list[str]:
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(TABLES)
+        return _tables(model)
+
+
 def _create(db: sqlite3.Connection) -> None:
     db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+
+
+# What the tables constrain is never tried: a broken constraint is an id or a value that was hidden.
+_DAMAGE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,
+)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -153,11 +178,7 @@ def is_damage(error: sqlite3.Error) -> bool:
         return False
     # An IOERR short read is a file that was cut; a missing table is a lost schema page.
     lost = isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such ")
-    return (
-        code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
-        or code == sqlite3.SQLITE_IOERR_SHORT_READ
-        or lost
-    )
+    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ or lost
 
 
 def is_full(error: sqlite3.Error) -> bool:

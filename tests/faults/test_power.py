@@ -7,6 +7,6 @@ from tests.faults.power import pull
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_power_cut_behind_any_write_loses_and_doubles_nothing(seed: int) -> None:
-    tried, faults = pull(seed, 120)
-    assert tried == 240
+    tried, faults = pull(seed, 80)
+    assert tried == 160
     assert faults == []

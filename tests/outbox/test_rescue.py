@@ -212,6 +212,7 @@ def test_a_file_of_a_newer_version_is_left_alone(open_outbox: OpenOutbox, folder
     outbox.close()
     with sqlite3.connect(folder / "outbox.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
+        db.execute("CREATE TABLE later (value)")
     db.close()
     content = (folder / "outbox.sqlite").read_bytes()
     with pytest.raises(DefinitionError, match="was written by a newer version, got schema 99"):
