@@ -6,6 +6,7 @@ from edge.mqtt.pace import Pace
 from edge.mqtt.packets import Messages
 
 _PATIENCE = 0.9
+_TRICKLE = 0.01
 
 
 class Gatherer:
@@ -20,11 +21,15 @@ class Gatherer:
         self._wait = wait
         self._size = size
         self._clock = clock
+        self._flows = False
 
     async def gather(self, connection: Connection) -> Messages:
         """The messages of one batch, all of one connection; none if none came for a while."""
         messages, pace, clock = Messages(connection.generation), self.pace, self._clock
-        if not self._read(connection, messages):
+        # In a trickle that flows, what a read now would bring can as well wait for the next one.
+        trickles = self._flows and pace.nap(connection.outstanding) >= _TRICKLE
+        self._flows = False
+        if not trickles and not self._read(connection, messages):
             await connection.wait(_PATIENCE)
         if messages.generation != connection.generation:
             return messages
@@ -39,6 +44,7 @@ class Gatherer:
             if not self._read(connection, messages) and not messages:
                 return messages
         pace.ended(connection.outstanding)
+        self._flows = True
         return messages
 
     def _read(self, connection: Connection, messages: Messages) -> int:
