@@ -1,10 +1,13 @@
 """Whole lines out of a file, plain or compressed, from any offset, in bounded memory."""
 
 import gzip
+import os
 import sys
 import zlib
 from pathlib import Path
 from typing import IO, NamedTuple, cast
+
+from xxhash import xxh3_64_intdigest
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -15,6 +18,25 @@ BLOCK = 3 * 2**20
 LONGEST = 16 * 2**20  # bytes of one line; a longer one is cut off
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 """What reading raises when a compressed file is cut off or damaged."""
+HEAD = 4096  # bytes at the start of a text that are compared to know it again
+TAIL = 1024  # bytes before the place where reading stands, likewise
+
+
+class Mark(NamedTuple):
+    """How a text was as far as it was read: hashes of its first and of its last bytes.
+
+    offset: how far, in bytes. head: of the first HEAD of them. tail: of the last TAIL of them.
+    """
+
+    offset: int
+    head: int
+    tail: int
+
+
+def mark_of(offset: int, begin: bytes, recent: bytes) -> Mark:
+    """The mark of a text read up to `offset`, which begins and there ends with the bytes given."""
+    head, tail = begin[: min(offset, HEAD)], recent[-TAIL:]
+    return Mark(offset, xxh3_64_intdigest(head), xxh3_64_intdigest(tail))
 
 
 class Block(NamedTuple):
@@ -35,14 +57,21 @@ class LineFile:
 
     quoted: a line break inside double quotes does not end a line (CSV). A quote that is never
     closed would swallow the file: when no line ends within BLOCK bytes, the first line break does.
+    whole: the end of the file ends its last line; otherwise that line may still be written, and is
+    not given.
     """
 
-    def __init__(self, path: Path, quoted: bool = False) -> None:
+    def __init__(self, path: Path, quoted: bool = False, whole: bool = True) -> None:
         self._raw: IO[bytes] = path.open("rb")
         self._file = _unpacked(self._raw, path.suffix)
         self._quoted = quoted
+        self._whole = whole
+        self._begin()
+
+    def _begin(self) -> None:
         self._rest = b""
         self._ended = False
+        self._head = self._tail = b""
         self.offset = 0
         self.line = 0
 
@@ -55,15 +84,38 @@ class LineFile:
         """How much of the file, as it lies on the disk, was read."""
         return self._raw.tell()
 
-    def first_line(self) -> bytes:
-        """The first line, wherever the reading stands; afterwards it stands behind that line."""
+    def stat(self) -> os.stat_result:
+        """Of the file that is open, whatever its name stands for by now."""
+        return os.fstat(self._raw.fileno())
+
+    @property
+    def mark(self) -> Mark:
+        """Of the text up to where the reading stands."""
+        return mark_of(self.offset, self._head, self._tail)
+
+    @property
+    def inside_line(self) -> bool:
+        """Whether the reading stands behind the beginning of a line that had not ended there."""
+        return self.offset > 0 and not self._tail.endswith(b"\n")
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the text; afterwards the reading stands at its start."""
         self._file.seek(0)
-        self._rest, self._ended = b"", False
-        self.offset, self.line = 0, 0
-        text = self._file.read(BLOCK)
+        self._begin()
+        self._rest = self._file.read(size)
+        return self._rest
+
+    def first_line(self) -> bytes:
+        """The first line, wherever the reading stands; afterwards it stands behind that line.
+
+        Nothing while that line may still be written.
+        """
+        text = self.head(BLOCK)
         end = self._end_of_first(text)
+        if not self._whole and not text.endswith(b"\n", 0, end):
+            return b""
         self._rest, self._ended = text[end:], len(text) < BLOCK
-        self.offset, self.line = end, text.count(b"\n", 0, end)
+        self._pass(text[:end])
         return text[:end]
 
     def skip_to(self, offset: int, line: int) -> bool:
@@ -72,55 +124,67 @@ class LineFile:
         A compressed file cannot jump: one call takes it at most 4 blocks further.
         """
         if self._file is self._raw:
-            self._file.seek(offset)
-            self._rest, self._ended = b"", False
+            head = self.head(HEAD)
+            self._file.seek(max(0, offset - TAIL))
+            self._head, self._tail = head, self._file.read(min(offset, TAIL))
+            self._rest = b""
             self.offset = offset
         for _ in range(4):
             if self.offset >= offset:
                 break
             piece = self._rest or self._file.read(min(BLOCK, offset - self.offset))
             self._rest = piece[offset - self.offset :]
-            self.offset += len(piece) - len(self._rest)
+            self._pass(piece[: len(piece) - len(self._rest)])
             if not piece:
                 return True
         self.line = line
         return self.offset >= offset
 
     def read(self) -> Block | None:
-        """The next lines, about BLOCK bytes of them; None at the end of the file."""
+        """The next lines, up to BLOCK bytes of them; None at the end of the file.
+
+        Where a block ends is told by where it begins, however the reading came there.
+        """
         text = self._rest
         end = 0
         while not end:
             if not self._ended:
-                piece = self._file.read(BLOCK)
+                piece = self._file.read(max(0, BLOCK - len(text)) or BLOCK)
                 self._ended = not piece
                 text += piece
-            end = len(text) if self._ended and self._closed(text) else self._end_of_last(text)
-            if not end and self._ended and not text:
-                return None
+            final = self._ended and self._whole
+            whole = final and (self._closed(text) or b"\n" not in text)
+            end = len(text) if whole else self._end_of_last(text, final)
             if not end and len(text) > LONGEST:
                 return self._too_long(text)
+            if not end and self._ended:
+                self._rest = text
+                return None
         self._rest = text[end:]
-        return self._taken(text[:end], end)
+        self._pass(text[:end])
+        return Block(text[:end], self.offset, self.line)
 
-    def _taken(self, text: bytes, length: int, too_long: bool = False) -> Block:
-        self.offset += length
-        self.line += text.count(b"\n") + too_long
-        return Block(text, self.offset, self.line, too_long)
+    def _pass(self, text: bytes) -> None:
+        """The reading stands behind `text`, which is what comes next."""
+        if self.offset < HEAD:
+            self._head = (self._head[: self.offset] + text[:HEAD])[:HEAD]
+        self._tail = (text if len(text) >= TAIL else self._tail + text)[-TAIL:]
+        self.offset += len(text)
+        self.line += text.count(b"\n")
 
     def _too_long(self, text: bytes) -> Block:
         """Give the beginning of an endless line, and go on behind its line break."""
-        length, rest = len(text), b""
+        self._rest = b""
+        self._pass(text)
         while not self._ended:
             piece = self._file.read(BLOCK)
             self._ended = not piece
             end = piece.find(b"\n") + 1
-            length += end or len(piece)
+            self._pass(piece[:end] if end else piece)
             if end:
-                rest = piece[end:]
+                self._rest = piece[end:]
                 break
-        self._rest = rest
-        return self._taken(text[:BLOCK], length, too_long=True)
+        return Block(text[:BLOCK], self.offset, self.line, too_long=True)
 
     def _closed(self, text: bytes) -> bool:
         return not self._quoted or text.count(b'"') % 2 == 0
@@ -131,8 +195,8 @@ class LineFile:
             end = text.find(b"\n", end) + 1
         return end or text.find(b"\n") + 1 or len(text)
 
-    def _end_of_last(self, text: bytes) -> int:
-        """Where the last whole line of `text` ends; 0 if none does."""
+    def _end_of_last(self, text: bytes, final: bool) -> int:
+        """Where the last whole line of `text` ends; 0 if none does. final: nothing follows."""
         end = text.rfind(b"\n") + 1
         if not self._quoted or not end:
             return end
@@ -141,7 +205,7 @@ class LineFile:
             before = text.rfind(b"\n", 0, end - 1) + 1
             quotes -= text.count(b'"', before, end)
             end = before
-        return end or (text.find(b"\n") + 1 if len(text) >= BLOCK or self._ended else 0)
+        return end or (text.find(b"\n") + 1 if len(text) >= BLOCK or final else 0)
 
 
 def _unpacked(raw: IO[bytes], suffix: str) -> IO[bytes]:

@@ -30,7 +30,7 @@ LAYERS = [
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
     {"table"},
-    {"mqtt", "aws", "lines"},
+    {"mqtt", "aws", "lines", "dataset"},
     {"codec", "expression", "keyed", "origin", "timeout", "windows"},
     {"outbox"},
     {"component"},

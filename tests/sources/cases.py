@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from edge.component import Stream
 from edge.lines import zstd
 from edge.sources import Batch, Source
 from edge.sources.dataset import DatasetSource
+from tests.scripted import HandClock
 
 RECORD = Record(fields={"n": "int", "name": "optional str"})
 ROWS = 500
@@ -32,9 +34,12 @@ class Case(NamedTuple):
     build: Callable[[Path], Source]
 
 
-def bound(source: DatasetSource, folder: Path, record: Record = RECORD) -> DatasetSource:
+def bound(
+    source: DatasetSource, folder: Path, record: Record = RECORD, clock: Clock | None = None
+) -> DatasetSource:
     """The source as the runner gets it ready."""
-    source.bind(record, Stream(folder=folder), "edge-test", Batch(), Clock())
+    stream = Stream(time=record.time or "edge_received", folder=folder)
+    source.bind(record, stream, "edge-test", Batch(), clock or Clock())
     return source
 
 
@@ -54,6 +59,12 @@ def csv(numbers: Sequence[int]) -> bytes:
         lines.append(f',"a ""b"",\n{n}",{n}' if n % 7 == 3 else f",a,{n}")
         lines += ["x,y,z", ""] if n % 10 == 9 else []
     return "\r\n".join(lines).encode()
+
+
+def timed(numbers: Sequence[int]) -> bytes:
+    """As `ndjson`, a row every second of event time."""
+    second = re.compile(rb'(?<={"n": )(\d+)')
+    return second.sub(rb'\1, "at": \1', ndjson(numbers))
 
 
 def _text(ending: str, write: Callable[[Sequence[int]], bytes]) -> Case:
@@ -82,6 +93,15 @@ def _case(path: str, prepare: Callable[[Path], None]) -> Case:
     return Case("dataset", path, prepare, lambda folder: bound(DatasetSource(path=path), folder))
 
 
+def _replay() -> Case:
+    """Parts of some ten rows, several out of each block."""
+    case = _text("ndjson", timed)
+    record = Record(time="at", fields={"n": "int", "at": "timestamp_s"})
+    source = {"path": "*.ndjson", "replay": {"speed": 200}}
+    build = lambda folder: bound(DatasetSource(**source), folder, record, HandClock())  # noqa: E731
+    return case._replace(title="replay", build=build)
+
+
 CASES = [
     _text("ndjson", ndjson),
     _text("ndjson.gz", ndjson),
@@ -89,4 +109,5 @@ CASES = [
     _text("csv", csv),
     _text("csv.gz", csv),
     _case("*.parquet", _parquet),
+    _replay(),
 ]

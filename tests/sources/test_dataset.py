@@ -112,6 +112,11 @@ def test_a_quote_that_is_never_closed_costs_its_own_line(
     assert (reject.payload, reject.topic) == (b'50,"a', "a.csv:52")
 
 
+def test_a_quote_that_is_open_at_the_end_of_the_file_ends_the_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('n,name\n1,a\n2,"b')
+    assert sum(each.read for each in read(bound(DatasetSource(path="a.csv"), tmp_path))) == 2
+
+
 def test_an_endless_line_is_cut_off_and_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +168,18 @@ def test_a_file_that_grew_is_read_on(tmp_path: Path) -> None:
     file.write_bytes(b'{"n":1}\n{"n":2}\n')
     (arrival,) = read(bound(DatasetSource(path="a.ndjson"), tmp_path), position)
     assert arrival.frame["n"].to_list() == [2]
+
+
+def test_the_rest_of_a_line_that_was_taken_half_is_no_row_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"n,name\n1,a\n2,b")
+    position = _position_after(tmp_path, "a.csv")
+    file.write_bytes(b"n,name\n1,a\n2,b7\n3,c\n")
+    (arrival,) = read(bound(DatasetSource(path="a.csv"), tmp_path), position)
+    assert arrival.frame["n"].to_list() == [3]
+    (reject,) = arrival.rejects
+    assert (reject.payload, reject.topic) == (b"7", "a.csv:3")
+    assert reject.reason.startswith("continues a line")
 
 
 def test_a_path_to_other_files_is_read_from_the_first(

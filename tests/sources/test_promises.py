@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import edge.dataset.rows
 import edge.lines
-import edge.sources.dataset
 from edge.outbox.model import Reject
 from edge.sources import Arrival, Source
 from tests.sources.cases import CASES, ROWS, Case
@@ -18,7 +18,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sou
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.lines, "BLOCK", 1000)
-    monkeypatch.setattr(edge.sources.dataset, "_PARQUET_ROWS", 60)
+    monkeypatch.setattr(edge.dataset.rows, "PARQUET_ROWS", 60)
 
 
 async def _read(source: Source, position: bytes | None, most: int = 10**6) -> list[Arrival]:
