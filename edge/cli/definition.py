@@ -76,14 +76,21 @@ def explain(
         _put_explanation(explained(bound))
 
 
-def schema() -> None:
+def schema(
+    site: Annotated[bool, typer.Option("--site", help="That of a site file.")] = False,
+) -> None:
     """Print the JSON Schema of a definition.
 
     For editors that complete and check YAML.
     """
-    from edge.pipeline.schema import definition_schema
+    from edge.pipeline.schema import definition_schema, file_schema
 
-    put_json(definition_schema())
+    if not site:
+        put_json(definition_schema())
+        return
+    from edge.deploy.site import Site
+
+    put_json(file_schema(Site, "edge site", unwritten=["file"]))
 
 
 def _bind(file: Path) -> "Bound":

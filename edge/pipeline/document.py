@@ -78,8 +78,12 @@ class Document(NamedTuple):
     lines: Mapping[Place, int]
 
 
-def parse(file: str, text: str, environment: Mapping[str, str]) -> tuple[Document, list[Fault]]:
+def parse(
+    file: str, text: str, environment: Mapping[str, str], first: str = "name"
+) -> tuple[Document, list[Fault]]:
     """The document in `text` and what is wrong with it; `file` is only named.
+
+    first: the key that a file of this sort starts with, for who writes his first one.
 
     Raises DefinitionError where no values can be read at all.
     """
@@ -88,7 +92,9 @@ def parse(file: str, text: str, environment: Mapping[str, str]) -> tuple[Documen
     try:
         root = yaml.compose(text, Loader=_Loader)
         if root is None:
-            raise DefinitionError(Fault("", "is empty; start with `edge: 1` and a `name:`", file))
+            raise DefinitionError(
+                Fault("", f"is empty; start with `edge: 1` and a `{first}:`", file)
+            )
         builder = _Builder(file, environment)
         values = builder.build(root, ())
     except yaml.MarkedYAMLError as error:

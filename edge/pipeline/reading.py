@@ -38,20 +38,9 @@ def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Pipe
     environment: what `${NAME}` means, by default that of the process. Opens nothing but the file.
     Raises DefinitionError with every fault, each with its line.
     """
-    path = Path(file)
-    if path.is_dir():
-        raise DefinitionError(Fault("", "must be a file, got a folder", str(file)))
-    if not path.exists():
-        raise DefinitionError(Fault("", _not_there(path), str(file)))
-    if path.suffix == ".py":
-        return _load_python(path)
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"must be UTF-8, got other bytes at {error.start}; save it as UTF-8"
-        raise DefinitionError(Fault("", message, str(file))) from error
-    except OSError as error:
-        raise DefinitionError(Fault("", f"cannot be read: {error.strerror}", str(file))) from error
+    if Path(file).suffix == ".py" and Path(file).is_file():
+        return _load_python(Path(file))
+    text = read_text(file)
     return loads(text, str(file), environment)
 
 
@@ -59,6 +48,22 @@ def loads(text: str, file: str, environment: Mapping[str, str] | None = None) ->
     """As `load`, from YAML text; `file` names it in messages and says where paths start."""
     document, faults = parse(file, text, os.environ if environment is None else environment)
     return _Reader(document, faults).pipeline()
+
+
+def read_text(file: Path | str) -> str:
+    """The text of a file that a user named. Raises DefinitionError where there is none."""
+    path = Path(file)
+    if path.is_dir():
+        raise DefinitionError(Fault("", "must be a file, got a folder", str(file)))
+    if not path.exists():
+        raise DefinitionError(Fault("", _not_there(path), str(file)))
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"must be UTF-8, got other bytes at {error.start}; save it as UTF-8"
+        raise DefinitionError(Fault("", message, str(file))) from error
+    except OSError as error:
+        raise DefinitionError(Fault("", f"cannot be read: {error.strerror}", str(file))) from error
 
 
 class _Reader:

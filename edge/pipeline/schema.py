@@ -1,6 +1,6 @@
 """JSON Schema of a whole definition, every part's options under its key."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -70,6 +70,16 @@ def definition_schema() -> Schema:
         definitions.pop(contract, None)
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}
     whole["title"] = "edge pipeline"
+    allowed: Schema = _with_variables(whole)
+    return allowed
+
+
+def file_schema(model: type[BaseModel], title: str, unwritten: Collection[str] = ()) -> Schema:
+    """Draft 2020-12, of a file that is one model; `unwritten` fields are set by who reads it."""
+    schema = model.model_json_schema(schema_generator=_Generator)
+    for name in unwritten:
+        del schema["properties"][name]
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
     allowed: Schema = _with_variables(whole)
     return allowed
 

@@ -1,0 +1,1 @@
+"""Where a processor runs: images, hosts, and the cloud that schedules it."""
