@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -235,6 +235,18 @@ class Stream(NamedTuple):
     client: str = "edge"
 
 
+class Permission(NamedTuple):
+    """Actions that a part asks of AWS on one resource, as a statement of a policy has them.
+
+    resource: an ARN, in whose first parts `{partition}`, `{region}` and `{account}` stand for those
+    of the processor. condition: as in a policy.
+    """
+
+    actions: tuple[str, ...]
+    resource: str
+    condition: Mapping[str, Any] = {}
+
+
 class Component(BaseModel):
     """Options, their limits, their documentation and the behaviour of one part, in one class.
 
@@ -245,6 +257,13 @@ class Component(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    def permissions(self, path: str) -> Sequence[Permission]:
+        """What the part asks of AWS: the role that a deployment gives its task allows nothing else.
+
+        path: `<site>/<pipeline>/<sink>`, which every key of a sink starts with behind its prefix.
+        """
+        return ()
 
 
 def find(table: Mapping[str, str], group: str, kind: str, name: str) -> type[Component]:

@@ -53,6 +53,10 @@ class AwsService(Component):
         if client is not None:
             client.close()
 
+    def asks_aws(self) -> bool:
+        """Whether the service is AWS's own, and not a store beside the processor."""
+        return self.endpoint_url is None or "amazonaws." in self.endpoint_url
+
     def _region(self) -> str | None:
         return self.region
 

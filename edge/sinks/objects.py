@@ -1,13 +1,15 @@
 """Objects in an S3 bucket, each put exactly once under a key of its own."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 from pydantic import Field, StringConstraints
 
 from edge.aws import AwsService, Target, WebPage, region_of_arn
+from edge.aws.grants import assumed, for_key, objects_arn
+from edge.component import Permission
 from edge.errors import LinkDown
 
 Bucket = Annotated[
@@ -74,6 +76,16 @@ class ObjectStore(AwsService):
                 raise LinkDown(f"key {key!r} came and went; it is tried again") from error
             raise
         return bool(head["Metadata"].get(_DIGEST) == digest)
+
+    def permissions(self, path: str) -> Sequence[Permission]:
+        """To put and compare objects below `<prefix><path>/`, and what their options take."""
+        if not self.asks_aws():
+            return ()
+        actions = ["s3:PutObject", "s3:GetObject"] + ["s3:PutObjectTagging"] * bool(self.tags)
+        wanted = [Permission(tuple(actions), objects_arn(self.bucket, f"{self.prefix}{path}/"))]
+        if self.kms_key:
+            wanted.append(for_key(self.kms_key, self._region()))
+        return assumed(self.role_arn, wanted)
 
     def _region(self) -> str | None:
         return self.region or region_of_arn(self.bucket)

@@ -14,7 +14,8 @@ import polars as pl
 from pydantic import AfterValidator, Field, PrivateAttr
 
 from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code, region_of_arn
-from edge.component import Size, Stream
+from edge.aws.grants import assumed, queue_arn
+from edge.component import Permission, Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Encoded, Order, Receipt, Roll, Sink, split_id
@@ -136,6 +137,18 @@ class SqsSink(AwsService, Sink):
             return receipt_for(classify(error, self._target()), parcels)
         lanes = map(self._send_lane, _lanes(parcels))
         return join(await asyncio.gather(*lanes, return_exceptions=True))
+
+    def permissions(self, path: str) -> Sequence[Permission]:
+        """To send to the queue and ask for its limit, and to put what goes by the bucket."""
+        claims = self._bucket()
+        by_bucket = claims.permissions(path) if claims else ()
+        if not self.asks_aws():
+            return by_bucket
+        actions = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
+        if not self.queue.startswith("http"):
+            actions.append("sqs:GetQueueUrl")
+        queue = queue_arn(self.queue, self._region())
+        return [*assumed(self.role_arn, [Permission(tuple(actions), queue)]), *by_bucket]
 
     async def close(self) -> None:
         """Release the connections."""
