@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import dataset, flood, steady, storage
+from benchmarks import backlog, dataset, drain, flood, outage, steady, storage
 from benchmarks.plan import Plan
 from benchmarks.table import Row, describe_machine, render, write_json
 
@@ -21,6 +21,9 @@ BENCHMARKS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "dataset": dataset.whole_file,
     "windows": dataset.windows,
     "storage": storage.at_rest,
+    "offline": outage.offline,
+    "drain": drain.drain,
+    "backlog": backlog.backlog,
 }
 _NAMES = ", ".join(BENCHMARKS)
 
@@ -34,7 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="edge-bench-", dir=options.folder) as folder:
         machine = describe_machine(Path(folder))
-        plan = Plan(_thousands(options.messages), options.rounds, options.seconds, Path(folder))
+        plan = Plan(
+            _thousands(options.messages),
+            options.rounds,
+            options.seconds,
+            Path(folder),
+            options.hours,
+            round(options.backlog * 2**30),
+        )
         for name in options.names or BENCHMARKS:
             print(f"{name}: {BENCHMARKS[name].__doc__}", file=sys.stderr)
             rows += BENCHMARKS[name](plan)
@@ -58,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="of a steady load (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        default=2.4,
+        help="of an outage; 24 takes 10 min (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backlog", type=float, default=2.0, help="at a start, in GiB (default: %(default)s)"
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("/var/tmp"), help="on a disk (default: %(default)s)"

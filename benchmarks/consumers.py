@@ -14,6 +14,9 @@ from benchmarks.processes import Process
 from benchmarks.readings import PAYLOAD
 from benchmarks.subscribers import TOPICS
 
+SECRETS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+"""What the buckets here take from everybody."""
+
 
 class Running(NamedTuple):
     """A consumer at work.
@@ -55,8 +58,7 @@ def start_edge(definition: Definition, folder: Path) -> Running:
 def edge_process(folder: Path, *arguments: str) -> Process:
     """The command `edge` of this environment, keeping its outboxes in `folder`."""
     command = [str(Path(sys.executable).with_name("edge")), *arguments]
-    secrets = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
-    return Process("edge", command, folder, env={"EDGE_STATE_DIR": str(folder), **secrets})
+    return Process("edge", command, folder, env={"EDGE_STATE_DIR": str(folder), **SECRETS})
 
 
 def null(task: Task) -> Running:

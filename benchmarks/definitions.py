@@ -22,6 +22,7 @@ class Definition(NamedTuple):
     bucket_port: int = 1  # tcpmux: nobody listens, the link is down
     roll: str = ""
     form: str = "ndjson"
+    max_size: str = "2GiB"
 
     def write(self, folder: Path) -> Path:
         """The definition as a file in `folder`."""
@@ -56,7 +57,7 @@ sinks:
       region: eu-west-1
       endpoint_url: http://127.0.0.1:{self.bucket_port}
 {f"    roll: {self.roll}" if self.roll else ""}
-outbox: {{max_size: 2GiB}}
+outbox: {{max_size: {self.max_size}}}
 """
 
 

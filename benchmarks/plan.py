@@ -13,14 +13,17 @@ T = TypeVar("T")
 
 
 class Plan(NamedTuple):
-    """messages: of a flood (the dataset has four times as many rows); rounds: each contender's
-    turns; seconds: how long a steady load is watched; folder: on the disk to be measured.
+    """messages: of a flood (the dataset has four times as many rows, a drain twice as many);
+    rounds: each contender's turns; seconds: how long a steady load is watched; folder: on the disk
+    to be measured; hours: of an outage; backlog: bytes of a large one.
     """
 
     messages: int
     rounds: int
     seconds: float
     folder: Path
+    hours: float = 2.4
+    backlog: int = 2 * 2**30
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

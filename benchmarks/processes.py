@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -66,6 +66,14 @@ class Process:
     def alive(self) -> bool:
         """True until it has ended."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+
+    def until(self, happened: Callable[[], bool], patience: float) -> None:
+        """Wait until it `happened`; Failed if it has ended or `patience` seconds have gone by."""
+        deadline = time.monotonic() + patience
+        while not happened():
+            if time.monotonic() > deadline or not self.alive():
+                raise Failed(f"{self.name}: it did not come to it: {self.complaint()}")
+            time.sleep(0.005)
 
     def end(self, patience: float = 60.0) -> None:
         """Ask it to end (SIGTERM), kill it after `patience` seconds; it can still be measured."""

@@ -10,6 +10,8 @@ ROW = 114
 """Bytes of a reading as a line of the dataset, its end included."""
 START = 1_764_000_000_000
 """Time of the first reading, milliseconds; the next ones follow every 5 ms."""
+OFFLINE_RATE = 1000
+"""Readings a second of simulated time."""
 
 FIELDS = """\
     ts: timestamp_ms

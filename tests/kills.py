@@ -6,6 +6,7 @@ a seed that fails fails again.
 
 import argparse
 import json
+import logging
 import random
 import signal
 import sys
@@ -295,6 +296,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # it tells of every link that we cut
     failed = False
     with Cloud() as cloud:
         for name in arguments.scenarios or SCENARIOS:

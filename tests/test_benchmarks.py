@@ -2,19 +2,28 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS
+from benchmarks.backlog import backlog
 from benchmarks.broker import FLOOD, Broker
 from benchmarks.consumers import Consumer, Task, hand_written, mosquitto_sub, null
+from benchmarks.definitions import Definition
+from benchmarks.drain import drain
 from benchmarks.flood import watch
+from benchmarks.outage import offline
+from benchmarks.plan import Plan
 from benchmarks.processes import Failed
 from benchmarks.publisher import flooding, packets
 from benchmarks.readings import PAYLOAD, ROW, payloads, rows, spoil
+from benchmarks.simulated import readings
 from benchmarks.subscribers import PUBLISH
 from benchmarks.table import Bar, Row, render, write_json
+from edge.clock import Clock
+from edge.pipeline import load
 
 MESSAGES = 20_000
 
@@ -93,6 +102,29 @@ def test_the_table_shows_value_ratio_bar_and_verdict(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "table.json").read_text())
     assert [row["verdict"] for row in written["rows"]] == ["pass", "miss", "failed"]
     assert written["rows"][0]["values"] == [90, 80, 100]
+
+
+def test_readings_of_simulated_time_are_those_that_mqtt_brings(tmp_path: Path) -> None:
+    bound = load(Definition("bench", 1, 1).write(tmp_path)).bind(Clock())
+    assert readings(0, 0).schema == bound.source_columns
+    given = [json.loads(payload) for payload in payloads(1000)]
+    made = readings(0, 1000)
+    for name, value in given[-1].items():
+        column = made[name].to_list()
+        if name in ("seq", "status"):
+            assert column == [one[name] for one in given]
+        elif name != "ts":
+            assert min(column) != max(column)
+            assert sum(column) / 1000 == pytest.approx(value, rel=0.3)
+
+
+@pytest.mark.parametrize("benchmark", [offline, drain, backlog])
+def test_an_outage_is_measured_in_small_as_in_large(
+    tmp_path: Path, benchmark: Callable[[Plan], list[Row]]
+) -> None:
+    found = benchmark(Plan(20_000, 1, 0.0, tmp_path, hours=0.01, backlog=4 * 2**20))
+    assert [row.problem for row in found] == [""] * len(found)
+    assert all(row.value for row in found)
 
 
 def test_every_benchmark_is_explained_in_the_readme() -> None:
