@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 
+from edge import health
 from edge.errors import DefinitionError, OutboxLocked
 from edge.pipeline import Pipeline
 from edge.runner import Runner
@@ -30,16 +32,30 @@ async def run(
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
     runners = [Runner(pipeline) for pipeline in pipelines]
-    watching = asyncio.create_task(beside(runners)) if beside else None
+    watching = [asyncio.create_task(beside(runners))] if beside else []
+    if path := os.environ.get(health.VARIABLE):
+        watching.append(asyncio.create_task(_tell_health(path, runners)))
     results = await asyncio.gather(
         *(_run_one(runner, stop, once) for runner in runners), return_exceptions=True
     )
-    if watching:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+    for task in watching:
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def _tell_health(path: str, runners: Sequence[Runner]) -> None:
+    """Touch the file of the health check as long as every pipeline makes progress."""
+    while True:
+        if all(runner.running and runner.silence() < health.STALE for runner in runners):
+            try:
+                health.touch(path)
+            except OSError as error:
+                log.warning("%s: cannot be touched for the health check: %s", path, error.strerror)
+                return
+        await asyncio.sleep(health.EVERY)
 
 
 def _check_once(pipelines: Sequence[Pipeline], once: bool) -> None:

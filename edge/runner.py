@@ -52,6 +52,8 @@ class Runner:
         )
         self.links = self._make_links()
         self.running = False
+        self._progressed = self._clock.steady()
+        self._ended = False
         self._flow: Flow | None = None
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
@@ -136,11 +138,20 @@ class Runner:
             arrival = await anext(self._arrivals)
         except StopAsyncIteration:
             await self._end()
+            self._ended = True
             return False
         if arrival is not None:
             await self._take(arrival)
         await self._tell_time()
+        self._progressed = self._clock.steady()
         return True
+
+    def silence(self) -> float:
+        """Seconds since the last step, or since it was seen that there is nothing to step to.
+
+        A full outbox whose policy is to block, and a source that has ended, are no silence.
+        """
+        return 0.0 if self._ended else self._clock.steady() - self._progressed
 
     async def close(self) -> None:
         """Release the source, the sinks and the outbox."""
@@ -299,6 +310,7 @@ class Runner:
                     log.warning("%s", full)
                 waiting = True
                 pause = UPKEEP
+                self._progressed = self._clock.steady()
             except Exception as error:
                 log.error("outbox %s: cannot commit, tried again: %r", self._folder, error)
                 pause = min(RETRY_CAP, 2 * pause)

@@ -34,6 +34,7 @@ LAYERS = [
     {"codec", "expression", "keyed", "origin", "timeout", "windows"},
     {"outbox"},
     {"component"},
+    {"cpu", "health"},
     {"errors", "clock"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

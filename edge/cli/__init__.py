@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from edge import __version__
-from edge.cli import definition, examples, outbox, parts, processor, status
-from edge.cli.screen import Commands, put
+from edge import __version__, cpu
+from edge.cli import definition, examples, image, outbox, parts, processor, status
+from edge.cli.screen import WRONG, Commands, complain, put
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
 process owns the outbox."""
@@ -32,7 +32,7 @@ def application(styled: bool = False) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_edge)
-    for group in (processor, definition, examples, parts, status, outbox):
+    for group in (processor, definition, examples, parts, status, outbox, image):
         group.add_to(app)
     return app
 
@@ -54,11 +54,22 @@ def _edge(
 
 def main() -> None:
     """Entry point of the command `edge`."""
+    _check_processor()
     # Before polars is imported, which starts its threads then. Batches are small: more threads
     # cost memory and give nothing.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     _use_one_arena()
     application(styled=sys.stdout.isatty() and sys.stderr.isatty())()
+
+
+def _check_processor() -> None:
+    """Leave with words where polars would die of an illegal instruction."""
+    if lacks := cpu.missing():
+        complain(
+            f"this processor lacks {', '.join(lacks)}, which polars needs; install `edge[compat]`, "
+            "or build the image with `edge image build --cpu compat`"
+        )
+        raise SystemExit(WRONG)
 
 
 def _use_one_arena() -> None:

@@ -30,7 +30,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Definitions to run.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Definitions to run, or folders.")
+    ],
     once: Annotated[
         bool, typer.Option("--once", help="End when finite sources end and the outboxes are empty.")
     ] = False,
@@ -54,7 +56,7 @@ def run(
     gc.enable()
     pipelines: list[Pipeline] = []
     faults: list[Fault] = []
-    for file in files:
+    for file in _in_folders(files):
         try:
             pipelines.append(load(file))
         except DefinitionError as error:
@@ -67,6 +69,17 @@ def run(
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside = _progress(pipelines, console) if console else None
     asyncio.run(process.run(pipelines, once=once, beside=beside))
+
+
+def _in_folders(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, and every *.yaml of a folder."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise DefinitionError(f"{path}: has no *.yaml; put definitions there, or mount them")
+        found += inside
+    return found
 
 
 def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "Beside | None":
