@@ -4,8 +4,9 @@ import gzip
 import os
 import sys
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from xxhash import xxh3_64_intdigest
 
@@ -15,6 +16,7 @@ else:
     from backports import zstd
 
 BLOCK = 3 * 2**20
+_PIECE = 256 * 2**10  # bytes that are unpacked at once, so that few are lost before a damage
 LONGEST = 16 * 2**20  # bytes of one line; a longer one is cut off
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 """What reading raises when a compressed file is cut off or damaged."""
@@ -62,10 +64,11 @@ class LineFile:
     """
 
     def __init__(self, path: Path, quoted: bool = False, whole: bool = True) -> None:
-        self._raw: IO[bytes] = path.open("rb")
+        self._raw: BufferedReader = path.open("rb")
         self._file = _unpacked(self._raw, path.suffix)
         self._quoted = quoted
         self._whole = whole
+        self._damage: Exception | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -79,6 +82,23 @@ class LineFile:
         """Release the file."""
         self._file.close()
         self._raw.close()
+
+    def _read(self, size: int) -> bytes:
+        """The next bytes of the text. What comes before a damage is given, then it is raised."""
+        if self._file is self._raw:
+            return self._file.read(size)
+        if self._damage is not None:
+            raise self._damage
+        pieces: list[bytes] = []
+        try:
+            while size > 0 and (piece := self._file.read1(min(size, _PIECE))):
+                pieces.append(piece)
+                size -= len(piece)
+        except DAMAGE as error:
+            self._damage = error
+            if not pieces:
+                raise
+        return b"".join(pieces)
 
     def bytes_done(self) -> int:
         """How much of the file, as it lies on the disk, was read."""
@@ -98,11 +118,20 @@ class LineFile:
         """Whether the reading stands behind the beginning of a line that had not ended there."""
         return self.offset > 0 and not self._tail.endswith(b"\n")
 
+    @property
+    def rest(self) -> bytes:
+        """What was read behind the last line given; at the end, of a line that is not whole."""
+        return self._rest
+
+    def finish(self) -> None:
+        """From now on the end of the file ends its last line."""
+        self._whole = True
+
     def head(self, size: int) -> bytes:
         """The first bytes of the text; afterwards the reading stands at its start."""
         self._file.seek(0)
         self._begin()
-        self._rest = self._file.read(size)
+        self._rest = self._read(size)
         return self._rest
 
     def first_line(self) -> bytes:
@@ -132,7 +161,7 @@ class LineFile:
         for _ in range(4):
             if self.offset >= offset:
                 break
-            piece = self._rest or self._file.read(min(BLOCK, offset - self.offset))
+            piece = self._rest or self._read(min(BLOCK, offset - self.offset))
             self._rest = piece[offset - self.offset :]
             self._pass(piece[: len(piece) - len(self._rest)])
             if not piece:
@@ -149,7 +178,7 @@ class LineFile:
         end = 0
         while not end:
             if not self._ended:
-                piece = self._file.read(max(0, BLOCK - len(text)) or BLOCK)
+                piece = self._read(max(0, BLOCK - len(text)) or BLOCK)
                 self._ended = not piece
                 text += piece
             final = self._ended and self._whole
@@ -172,18 +201,23 @@ class LineFile:
         self.offset += len(text)
         self.line += text.count(b"\n")
 
-    def _too_long(self, text: bytes) -> Block:
+    def _too_long(self, text: bytes) -> Block | None:
         """Give the beginning of an endless line, and go on behind its line break."""
+        before = self.offset, self.line, self._head, self._tail
         self._rest = b""
         self._pass(text)
         while not self._ended:
-            piece = self._file.read(BLOCK)
+            piece = self._read(BLOCK)
             self._ended = not piece
             end = piece.find(b"\n") + 1
             self._pass(piece[:end] if end else piece)
             if end:
                 self._rest = piece[end:]
                 break
+        else:
+            if not self._whole:
+                self.offset, self.line, self._head, self._tail = before
+                return None
         return Block(text[:BLOCK], self.offset, self.line, too_long=True)
 
     def _closed(self, text: bytes) -> bool:
@@ -208,10 +242,10 @@ class LineFile:
         return end or (text.find(b"\n") + 1 if len(text) >= BLOCK or final else 0)
 
 
-def _unpacked(raw: IO[bytes], suffix: str) -> IO[bytes]:
+def _unpacked(raw: BufferedReader, suffix: str) -> BufferedReader:
     if suffix == ".gz":
-        return cast(IO[bytes], gzip.open(raw, "rb"))
-    return cast(IO[bytes], zstd.open(raw, "rb")) if suffix == ".zst" else raw
+        return cast(BufferedReader, gzip.open(raw, "rb"))
+    return cast(BufferedReader, zstd.open(raw, "rb")) if suffix == ".zst" else raw
 
 
 def split_lines(text: bytes, quoted: bool) -> list[bytes]:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 from pydantic import PrivateAttr
@@ -106,7 +106,9 @@ def readings(first: int, count: int, rate: float) -> pl.DataFrame:
 class Plant(Source):
     """Gives the readings of so many days and moves the clock on while it does."""
 
-    finite: ClassVar[bool] = True
+    @property
+    def finite(self) -> bool:
+        return True
 
     _plan: Plan = PrivateAttr()
     _clock: SimulatedClock = PrivateAttr()

@@ -59,7 +59,9 @@ class ScriptedSource(Source):
     Seekable: its position is the index of the next item. Remembers what was acknowledged.
     """
 
-    finite: ClassVar[bool] = True
+    @property
+    def finite(self) -> bool:
+        return True
 
     _script: list[Any] = PrivateAttr(default_factory=list)
     _crashed: set[int] = PrivateAttr(default_factory=set)

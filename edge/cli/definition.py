@@ -113,7 +113,7 @@ def _first_columns(bound: "Bound") -> "pl.Schema":
     if not bound.source.finite:
         raise DefinitionError(
             "only data tells the columns of this source, and no data is read here but that of a "
-            "dataset; declare record.fields, or explain a dataset with --infer"
+            "dataset that ends; declare record.fields, or explain a dataset with --infer"
         )
     return asyncio.run(_read_columns(bound))
 

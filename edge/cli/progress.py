@@ -41,6 +41,10 @@ class Progress:
         return "   ".join((runner.pipeline.name, source, *waiting))
 
     def _source(self, status: Mapping[str, object]) -> str:
+        if status.get("following"):
+            behind = status.get("bytes_behind")
+            late = f", {format_size(behind)} to read" if isinstance(behind, int) and behind else ""
+            return f"{status.get('files')} files followed{late}"
         total, done = status.get("bytes_total"), status.get("bytes_done")
         if not isinstance(total, int) or not isinstance(done, int) or not total:
             return "connected" if status.get("connected") else "not connected"

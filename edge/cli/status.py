@@ -167,11 +167,28 @@ def _source_line(source: Mapping[str, Any]) -> str | None:
             return f"source {kind}: connected to {source.get('url', 'its server')}{more}"
         case {"kind": kind, "connected": _}:
             return f"source {kind}: not connected: {source.get('problem') or 'no reason known'}"
+        case {"kind": kind, "following": True, "files": files}:
+            return f"source {kind}: follows {_followed(files, source)}"
         case {"kind": kind, "file": str(file), "bytes_done": done, "bytes_total": total}:
             return f"source {kind}: {file}, {done / max(1, total):.0%}"
         case {"kind": kind, "files": int(files), "files_done": done} if files and files == done:
             return f"source {kind}: all read, {files} {'file' if files == 1 else 'files'}"
     return None
+
+
+def _followed(files: int, source: Mapping[str, Any]) -> str:
+    from edge.component import format_size
+
+    words = [f"{files:,} {'file' if files == 1 else 'files'}"]
+    if source.get("settling"):
+        words.append(f"{source['settling']:,} wait to settle")
+    if source.get("bytes_behind"):
+        words.append(f"{format_size(source['bytes_behind'])} to read")
+    if source.get("unreadable", 0) > 1:
+        words.append(f"{source['unreadable']:,} cannot be read")
+    if source.get("problem"):
+        words.append(str(source["problem"]))
+    return "; ".join(words)
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -1,8 +1,8 @@
 """Rows out of one file, lines or Parquet, decoded and checked, from any place on."""
 
 import csv
-import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +14,6 @@ from edge.codec import TIMESTAMP, Decoded, Decoder, FieldSpec, Record, Reject
 from edge.errors import DefinitionError, Fault
 from edge.lines import DAMAGE, LONGEST, Block, LineFile, split_lines
 
-log = logging.getLogger("edge.dataset")
-
 FileFormat = Literal["csv", "ndjson", "parquet"]
 FORMATS: Mapping[str, FileFormat] = {
     ".csv": "csv",
@@ -26,6 +24,7 @@ FORMATS: Mapping[str, FileFormat] = {
 PACKED = (".gz", ".zst")
 PARQUET_ROWS = 50_000
 
+_ROTATED = re.compile(r"([.-]\d[\d.:_-]*|\.old)$")  # what logrotate and loggers append
 _BOM = b"\xef\xbb\xbf"
 _KEPT = 4096  # bytes kept of a line that is too long
 
@@ -44,12 +43,19 @@ class Rows(NamedTuple):
     damaged: bool = False
 
 
-def format_of(name: str) -> FileFormat | None:
-    """What the ending of a file's name tells of its format."""
-    path = Path(name)
-    packed = path.suffix in PACKED
-    form = FORMATS.get((path.with_suffix("") if packed else path).suffix)
+def format_of(name: str, rotated: bool = False) -> FileFormat | None:
+    """What the ending of a file's name tells; rotated: also that of `app.csv.1`, `app.csv-2024`."""
+    packed = name.endswith(PACKED)
+    bare = name[: name.rindex(".")] if packed else name
+    form = _format_at_end(bare)
+    if form is None and rotated and (match := _ROTATED.search(bare)):
+        form = _format_at_end(bare[: match.start()])
     return None if form == "parquet" and packed else form
+
+
+def _format_at_end(name: str) -> FileFormat | None:
+    dot = name.rfind(".")
+    return FORMATS.get(name[dot:]) if dot > 0 else None
 
 
 class RowReader:
@@ -88,24 +94,37 @@ class RowReader:
         for decoder in self._decoders.values():
             decoder.fields = self._decided
 
+    def nothing(self) -> Rows:
+        """No rows, where something else is to be committed."""
+        return self._rows(None, [], 0, 0)
+
     def open(self, path: Path, form: FileFormat, whole: bool = True) -> LineFile:
         """A file of lines; `whole` as in LineFile."""
         return LineFile(path, quoted=form == "csv", whole=whole)
 
     def text(
-        self, file: LineFile, name: str, form: FileFormat, offset: int, line: int
+        self,
+        file: LineFile,
+        name: str,
+        form: FileFormat,
+        offset: int,
+        line: int,
+        is_over: Callable[[bytes], bool] = bool,
     ) -> Generator[Rows | None, None, None]:
         """Rows from `offset` on, whose line number is `line`; None now and then on the way there.
 
-        name: of the file, for rejects and the log. Closes the file.
+        name: of the file, for rejects. is_over: asked at the end of a file that is not `whole`,
+        whether what stands there without a line break is a line all the same. Closes the file.
         """
         decoder = self.decoder(form)
         try:
             header = self._header(file) if form == "csv" else ()
+            if form == "csv" and self._record.header is not False and not file.offset:
+                return  # its first line is still written
             while offset > file.offset and not file.skip_to(offset, line):
                 yield None
             line, inside = file.line, file.inside_line
-            while (block := file.read()) is not None:
+            while (block := file.read() or _last(file, is_over)) is not None:
                 rejects: list[Reject] = []
                 if inside:
                     block, rejects = _without_rest(block, name, line)
@@ -168,8 +187,6 @@ class RowReader:
 
     def _damaged(self, name: str, error: Exception, offset: int, line: int) -> Rows:
         """What is left of a damaged file is one reject, and told once."""
-        unit = "rows" if name.endswith(".parquet") else "bytes"
-        log.warning("%s: is damaged after %d %s: %s", name, offset, unit, error)
         reject = Reject(f"file is damaged: {error}", b"", f"{name}:{line + 1}")
         return self._rows(None, [reject], offset, line)._replace(damaged=True)
 
@@ -188,6 +205,13 @@ class RowReader:
                 yield self._rows(decoded, rejects, offset, offset)
         except pl.exceptions.ComputeError as error:
             yield self._damaged(name, error, offset, offset)
+
+
+def _last(file: LineFile, is_over: Callable[[bytes], bool]) -> Block | None:
+    if not file.rest or not is_over(file.rest):
+        return None
+    file.finish()
+    return file.read()
 
 
 def _numbered(lines: Sequence[bytes], first: int) -> Iterator[tuple[int, bytes]]:

@@ -1,7 +1,7 @@
 """Where rows come from: the contract of a source and the table of sources."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -66,8 +66,10 @@ class Source(Component):
     everything.
     """
 
-    finite: ClassVar[bool] = False
-    """True for a source that can come to an end by itself; `edge run --once` waits for it."""
+    @property
+    def finite(self) -> bool:
+        """Whether it can come to an end by itself; `edge run --once` waits for that."""
+        return False
 
     def bind(
         self, record: Record, stream: Stream, identity: str, batch: Batch, clock: Clock

@@ -94,12 +94,19 @@ def _case(path: str, prepare: Callable[[Path], None]) -> Case:
 
 
 def _replay() -> Case:
-    """Parts of some ten rows, several out of each block."""
+    """Parts of some fifteen rows, several out of each block."""
     case = _text("ndjson", timed)
     record = Record(time="at", fields={"n": "int", "at": "timestamp_s"})
-    source = {"path": "*.ndjson", "replay": {"speed": 200}}
+    source = {"path": "*.ndjson", "replay": {"speed": 300}}
     build = lambda folder: bound(DatasetSource(**source), folder, record, HandClock())  # noqa: E731
     return case._replace(title="replay", build=build)
+
+
+def _followed(case: Case) -> Case:
+    """The same files, read by a source that never ends."""
+    source = {"path": case.title, "follow": True}
+    build = lambda folder: bound(DatasetSource(**source), folder, RECORD, HandClock())  # noqa: E731
+    return case._replace(title=f"follow {case.title}", build=build)
 
 
 CASES = [
@@ -110,4 +117,8 @@ CASES = [
     _text("csv.gz", csv),
     _case("*.parquet", _parquet),
     _replay(),
+    _followed(_text("ndjson", ndjson)),
+    _followed(_text("csv", csv)),
+    _followed(_text("ndjson.gz", ndjson)),
+    _followed(_case("*.parquet", _parquet)),
 ]

@@ -21,14 +21,26 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.dataset.rows, "PARQUET_ROWS", 60)
 
 
-async def _read(source: Source, position: bytes | None, most: int = 10**6) -> list[Arrival]:
-    """Arrivals until the source ends or `most` of them came, as the runner takes them."""
+IDLE = 40  # Nones in a row after which a source that never ends has no more
+
+
+async def _read(
+    source: Source, position: bytes | None, most: int = 10**6, kept: list[bytes] | None = None
+) -> list[Arrival]:
+    """Arrivals until there are no more or `most` of them came, as the runner takes them.
+
+    kept: gets what is to be remembered of each arrival.
+    """
     found: list[Arrival] = []
-    arrivals = source.arrivals(position)
+    arrivals, idle = source.arrivals(position), 0
     try:
         async for arrival in arrivals:
-            found += [arrival] if arrival is not None else []
-            if len(found) == most:
+            idle = idle + 1 if arrival is None else 0
+            if arrival is not None:
+                found.append(arrival)
+                if kept is not None:
+                    kept.append(source.snapshot(False) or b"")
+            if len(found) == most or (idle > IDLE and not source.finite):
                 break
     finally:
         await arrivals.aclose()
@@ -36,8 +48,20 @@ async def _read(source: Source, position: bytes | None, most: int = 10**6) -> li
     return found
 
 
-def read(source: Source, position: bytes | None = None, most: int = 10**6) -> list[Arrival]:
-    return asyncio.run(_read(source, position, most))
+def read(
+    source: Source,
+    position: bytes | None = None,
+    most: int = 10**6,
+    kept: list[bytes] | None = None,
+) -> list[Arrival]:
+    return asyncio.run(_read(source, position, most, kept))
+
+
+def restored(case: Case, folder: Path, kept: list[bytes]) -> Source:
+    """A source as after a start, which remembers what was committed."""
+    source = case.build(folder)
+    source.restore([state for state in kept if state])
+    return source
 
 
 def numbers(arrivals: list[Arrival]) -> list[int]:
@@ -59,10 +83,11 @@ def test_every_row_comes_once_and_in_order(case: Case, tmp_path: Path) -> None:
 @every_case
 def test_resumes_from_each_position_it_ever_gave(case: Case, tmp_path: Path) -> None:
     case.prepare(tmp_path)
-    arrivals = read(case.build(tmp_path))
+    kept: list[bytes] = []
+    arrivals = read(case.build(tmp_path), kept=kept)
     assert len(arrivals) > 4
     for index, arrival in enumerate(arrivals):
-        rest = read(case.build(tmp_path), arrival.position)
+        rest = read(restored(case, tmp_path, kept[: index + 1]), arrival.position)
         assert numbers(rest) == numbers(arrivals[index + 1 :])
         assert rejects(rest) == rejects(arrivals[index + 1 :])
 
@@ -70,8 +95,9 @@ def test_resumes_from_each_position_it_ever_gave(case: Case, tmp_path: Path) -> 
 @every_case
 def test_repeats_what_was_not_committed(case: Case, tmp_path: Path) -> None:
     case.prepare(tmp_path)
-    first, second = read(case.build(tmp_path), most=2)
-    again = numbers(read(case.build(tmp_path), first.position))
+    kept: list[bytes] = []
+    first, second = read(case.build(tmp_path), most=2, kept=kept)
+    again = numbers(read(restored(case, tmp_path, kept[:1]), first.position))
     assert again[: second.frame.height] == numbers([second])
 
 
@@ -80,10 +106,13 @@ def test_yields_at_least_once_a_second(case: Case, tmp_path: Path) -> None:
     case.prepare(tmp_path)
 
     async def longest() -> float:
-        source, pauses, last = case.build(tmp_path), [0.0], time.monotonic()
-        async for _ in source.arrivals(None):
+        source, pauses, last, idle = case.build(tmp_path), [0.0], time.monotonic(), 0
+        async for arrival in source.arrivals(None):
             pauses.append(time.monotonic() - last)
             last = time.monotonic()
+            idle = idle + 1 if arrival is None else 0
+            if idle > IDLE and not source.finite:
+                break
         await source.close()
         return max(pauses)
 
