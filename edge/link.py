@@ -91,6 +91,7 @@ class Link:
         self._divisor = 1  # of the size to roll, while the outbox has too little room for it
         self._try_at = 0.0
         self._live_credit = 0.0
+        self._ahead = 0  # parcels rolled for which nothing was sent yet
         self._work = asyncio.Event()
 
     def appended(self) -> None:
@@ -134,13 +135,18 @@ class Link:
         if (wait := self._bandwidth.wait(self._priority)) > 0:
             return min(wait, next_roll)
         parcels = await self._take()
+        self._ahead = max(0, self._ahead - len(parcels)) if parcels else 0
         if not parcels:
             return min(IDLE, next_roll)
         await self._send(parcels)
         return max(0.0, min(self._try_at - self._clock.steady(), next_roll))
 
     async def _roll_due(self) -> float:
-        """Roll while something is due; seconds until the next is."""
+        """Roll while something is due; seconds until the next is.
+
+        What rolled last is sent before more is: rows that come as fast as they can be rolled must
+        not keep a link idle that is up.
+        """
         every = timedelta(0) if self._draining else self._roll.every
         while True:
             due: float | None = await self._outbox.call(
@@ -150,8 +156,14 @@ class Link:
                 return IDLE
             if due > 0:
                 return due
+            if self._ahead >= self.sink.send_limit and self._may_send():
+                return 0.0
             if not await self._roll_once():
                 return IDLE
+
+    def _may_send(self) -> bool:
+        is_open = self._try_at <= self._clock.steady()
+        return is_open and self._bandwidth.wait(self._priority) <= 0
 
     async def _roll_once(self) -> bool:
         size = self._roll.size // self._divisor
@@ -173,6 +185,7 @@ class Link:
         finally:
             self._outbox.release_entries(self.name, [entry.id for entry in entries])
         self._divisor = max(1, self._divisor // 2)
+        self._ahead += len(encoded.parcels)
         return True
 
     def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None, int]:

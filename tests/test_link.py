@@ -175,7 +175,7 @@ def test_what_is_in_neither_list_goes_again_with_the_same_bytes(
     link = link_of(outbox, sink, clock)
     for value in range(4):
         append(outbox, value)
-        asyncio.run(link._roll_due())
+        asyncio.run(link._roll_once())
     for _ in range(8):
         steps(link, 1)
         clock.advance(60)
@@ -190,7 +190,7 @@ def test_what_arrives_does_not_wait_long_for_what_does_not(
     link = link_of(outbox, sink, clock, order="all")
     for value in range(60):
         append(outbox, value)
-        asyncio.run(link._roll_due())
+        asyncio.run(link._roll_once())
     pauses = []
     for _ in range(20):
         steps(link, 1)
@@ -235,7 +235,7 @@ def test_a_refused_parcel_is_set_aside_and_its_neighbours_go_on(
     link = link_of(outbox, sink, clock, order="all")
     for value in range(3):
         append(outbox, value)
-        asyncio.run(link._roll_due())
+        asyncio.run(link._roll_once())
     steps(link, 2)
     assert [row["v"] for row in sink.rows] == [1, 2]
     ledger = outbox.status()["ledger"]["sink:lake"]
@@ -293,7 +293,7 @@ def test_an_outbox_that_cannot_be_written_for_a_while_stops_nothing_for_good(
     sink = FlakySink.of()
     link = link_of(outbox, sink, clock)
     append(outbox, 1)
-    asyncio.run(link._roll_due())
+    asyncio.run(link._roll_once())
     outbox._file.db.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(outbox._file.folder / "outbox.sqlite")
     other.execute("BEGIN IMMEDIATE")
@@ -320,13 +320,53 @@ def test_a_backlog_leaves_in_the_declared_order(
     link = link_of(outbox, sink, clock, order=order, live_share=live_share)
     for value in range(20):
         append(outbox, value)
-        asyncio.run(link._roll_due())
+        asyncio.run(link._roll_once())
     link.up = True
     steps(link, 1)
     first = [row["v"] for row in sink.rows]
     assert sorted(first) == sorted(expected)
     if order != "none":
         assert first == expected
+
+
+ONE_EACH = Roll(1, timedelta(0))
+"""Every entry becomes a parcel of its own."""
+
+
+def entries_of(outbox: Outbox) -> int:
+    return outbox._file.buffers["lake"].entries
+
+
+def test_rows_that_come_as_fast_as_they_are_rolled_keep_no_link_idle(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of()
+    link = link_of(outbox, sink, clock, roll=ONE_EACH)
+    for value in range(20):
+        append(outbox, value)
+    for sent in (4, 8, 12):
+        assert steps(link, 1) == [0.0]
+        assert (len(sink.sent), entries_of(outbox)) == (sent, 20 - sent)
+    steps(link, 2)
+    assert sorted(row["v"] for row in sink.rows) == [*range(20)]
+
+
+def test_while_nothing_may_be_sent_all_that_is_due_is_rolled(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    sink = FlakySink.of("down")
+    bandwidth = Bandwidth(1000, clock)
+    link = link_of(outbox, sink, clock, roll=ONE_EACH, bandwidth=bandwidth)
+    for value in range(20):
+        append(outbox, value)
+    steps(link, 2)
+    assert (link.up, entries_of(outbox)) == (False, 0)
+    for value in range(20):
+        append(outbox, value)
+    clock.advance(60)
+    bandwidth.spend(1_000_000)
+    assert steps(link, 1)[0] > 0
+    assert (len(sink.sent), entries_of(outbox)) == (4, 0)
 
 
 def test_bandwidth_counts_what_is_sent_and_not_how_small_it_was_kept(
