@@ -9,7 +9,7 @@ run: .venv/ready mosquitto   ## the main job on real data, no cloud account
 	$(BIN)/edge demo
 
 test: .venv/ready mosquitto disks faketime  ## everything
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/ready           ## format, lint, types
 	$(BIN)/ruff format --check .

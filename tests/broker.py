@@ -8,14 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Broker:
@@ -78,7 +73,7 @@ class Broker:
         assert self._process
         before = self.log().count("Reloading config")
         self._process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.log().count("Reloading config") == before:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.01)
@@ -98,7 +93,7 @@ class Broker:
         return (self.folder / "mosquitto.log").read_text(errors="replace")
 
     def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self._process
             assert self._process.poll() is None, self.log()
@@ -111,5 +106,5 @@ class Broker:
     def _end(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.search import examples
+
 if TYPE_CHECKING:
     from tests.cloud import Cloud
 
-settings.register_profile("edge", deadline=None)  # a busy machine is no failure
+settings.register_profile("edge", examples(100))
 settings.load_profile("edge")
+
+LONGEST = ("test_soak.py", "test_kills.py", "test_power.py", "test_offline.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest ones first, so that at the end nobody waits for one of them alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -6,6 +6,8 @@ import struct
 import threading
 from typing import Literal, Self
 
+from tests.ports import free_port
+
 Mode = Literal["up", "refuse", "black_hole", "reset", "lose_answer", "slow"]
 
 _PIECE = 64 * 1024
@@ -35,8 +37,8 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._closed = False
         self.taken = 0
-        self._listener: socket.socket | None = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = free_port()
+        self._listener: socket.socket | None = self._listen()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class Proxy:
             self._stop_listening()
             self.cut()
         elif self._listener is None:
-            self._listener = self._listen(self.port)
+            self._listener = self._listen()
 
     def lead_to(self, target: tuple[str, int]) -> None:
         """Connect to another target from now on."""
@@ -74,14 +76,14 @@ class Proxy:
         self._stop_listening()
         self.cut()
 
-    def _listen(self, port: int) -> socket.socket:
+    def _listen(self) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._thin:
             # With the segments and buffers of loopback the kernel swallows a megabyte at once.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        listener.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         return listener

@@ -316,7 +316,7 @@ def proxy(cloud: Cloud) -> Iterator[Proxy]:
 def test_a_bad_line_passes_by_itself(
     proxy: Proxy, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aws, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(aws, "READ_TIMEOUT", 0.5 if mode == "black_hole" else 30)
     part = Queues(endpoint_url=proxy.url)
     proxy.set(mode)  # type: ignore[arg-type]
     assert verdict(part).fate == "again"
@@ -327,7 +327,7 @@ def test_a_bad_line_passes_by_itself(
 def test_a_thin_line_only_needs_time(
     cloud: Cloud, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aws, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(aws, "CONNECT_TIMEOUT", 1.0)
     queue = cloud.make_queue("q")
     proxy.set("slow", rate=500_000)
     part = Queues(endpoint_url=proxy.url)
@@ -354,7 +354,7 @@ def test_a_hanging_call_does_not_keep_the_process() -> None:
         "    task.cancel()\n"
         "asyncio.run(main())"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=20).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_a_thread_hands_back_results_and_errors() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -28,6 +28,7 @@ from edge.codec import (
     unpack,
 )
 from edge.errors import DefinitionError
+from tests.search import examples
 
 FIELDS: dict[str, Any] = {
     "ts": "optional timestamp_ms",
@@ -181,7 +182,7 @@ def test_a_missing_value_is_null_only_if_optional() -> None:
         b'{"device":NaN}',
         b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}",
         b'{"x":' + b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"}",
-        gzip.compress(READING + b"\n" + READING),
+        gzip.compress(READING + b"\n" + READING, mtime=0),
         b"x\x01" + READING,
     ],
 )
@@ -266,7 +267,7 @@ def _alone(record: Record, payload: bytes) -> tuple[list[tuple[Any, ...]], list[
     ],
     ids=["optional", "required", "quick", "json", "rows", "csv", "value", "raw"],
 )
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(payloads=st.lists(PAYLOADS, min_size=1, max_size=6))
 def test_a_payload_gives_the_same_whatever_came_with_it(
     record: Record, payloads: list[bytes]
@@ -282,7 +283,7 @@ def test_a_payload_gives_the_same_whatever_came_with_it(
 
 
 @pytest.mark.parametrize("fields", [FIELDS, QUICK, {"device": "str", "ts": "timestamp_s"}])
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(payloads=st.lists(PAYLOADS, min_size=1, max_size=6))
 def test_a_small_batch_gives_what_a_large_one_gives(
     fields: dict[str, Any], payloads: list[bytes]
@@ -299,7 +300,7 @@ def _decode_as_many(payloads: list[bytes], fields: dict[str, Any]) -> Decoded:
         return decode(payloads, fields=fields)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(value=VALUES, kind=st.sampled_from(["str", "int", "float", "bool"]))
 def test_types_agree_with_a_plain_python_check(value: Any, kind: str) -> None:
     fits = {

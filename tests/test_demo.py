@@ -227,7 +227,7 @@ def test_ctrl_c_takes_every_child_along(tmp_path: Path) -> None:
         wait_for(lambda: len(children_of(demo.pid)) == 3)
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
-        _, progress = demo.communicate(timeout=30)
+        _, progress = demo.communicate(timeout=60)
     assert demo.returncode == 1
     assert "demo: stopped" in progress
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
@@ -235,7 +235,7 @@ def test_ctrl_c_takes_every_child_along(tmp_path: Path) -> None:
 
 def test_a_broker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     with edge_demo(tmp_path, EDGE_DEMO_BROKER="mqtt://127.0.0.1:1") as demo:
-        _, progress = demo.communicate(timeout=60)
+        _, progress = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert "broker 127.0.0.1:1: cannot be reached" in progress
     assert "Traceback" not in progress
@@ -245,7 +245,7 @@ def children_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.codec import Record
@@ -21,6 +21,7 @@ from edge.sinks import split_id
 from tests.operators.cases import CASES, Case
 from tests.operators.test_promises import as_frame, rows_of_any_kind
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
+from tests.search import examples
 
 Row = dict[str, Any]
 CHAINS: dict[str, list[dict[str, Any]]] = {
@@ -76,7 +77,7 @@ async def _finish(pipeline: Pipeline) -> None:
         runner = Runner(pipeline, HandClock())
         await runner.open()
         try:
-            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 60)
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 120)
             return
         except Crashed:
             pass
@@ -102,7 +103,7 @@ places = st.lists(st.integers(0, 40), max_size=5)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(rows=rows_of_any_kind, cuts=places, crashes=places)
 def test_a_pipeline_gives_the_same_however_it_is_cut_and_wherever_it_crashes(
     chain: str, rows: list[Row], cuts: list[int], crashes: list[int]
@@ -112,8 +113,8 @@ def test_a_pipeline_gives_the_same_however_it_is_cut_and_wherever_it_crashes(
     assert run(cut(frame, cuts, crashes), steps(common), steps(CHAINS[chain])) == whole
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operator}-{case.options}"[:60])
-@settings(max_examples=2, deadline=None)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@examples(2)
 @given(rows=rows_of_any_kind, cuts=places, crashes=places)
 def test_every_operator_gives_the_same_in_a_pipeline_that_crashes(
     case: Case, rows: list[Row], cuts: list[int], crashes: list[int]

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -19,6 +19,7 @@ from edge.expression import (
     parse_timestamp,
     probe,
 )
+from tests.search import examples
 
 COLUMNS = pl.Schema(
     {
@@ -256,7 +257,7 @@ wild_rows = st.lists(
 
 @pytest.mark.parametrize("sql", NEVER_FAIL)
 @given(rows=wild_rows)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_no_row_fails_a_batch_and_none_decides_for_another(sql: str, rows: Any) -> None:
     expr = compile_value(sql, COLUMNS, "derive 'a'").alias("a")
     frame = pl.DataFrame(rows, schema=COLUMNS, orient="row")

@@ -45,7 +45,7 @@ async def finish(definition: Pipeline) -> Runner:
         runner = Runner(definition, HandClock())
         await runner.open()
         try:
-            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 30)
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 120)
             return runner
         except Crashed:
             pass

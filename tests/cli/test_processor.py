@@ -96,13 +96,13 @@ def test_a_processor_that_waits_for_its_outbox_stops_when_it_is_told_to(press: P
     words = [sys.executable, "-m", "edge", "run", str(press)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not _catches(process.pid, signal.SIGTERM):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
@@ -124,13 +124,13 @@ def test_a_processor_stops_when_it_is_told_to(press: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-m", "edge", "run", str(press)])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (press.parent / "state/press/outbox.sqlite").exists():
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

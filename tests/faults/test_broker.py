@@ -81,10 +81,10 @@ async def test_a_broker_that_is_gone_is_named_until_it_is_back(tmp_path: Path) -
 @in_loop
 async def test_a_slow_line_only_needs_time(broker: Broker) -> None:
     with Proxy(("127.0.0.1", broker.port)) as proxy:
-        intake = Intake(f"mqtt://127.0.0.1:{proxy.port}", keepalive="1s")
+        intake = Intake(f"mqtt://127.0.0.1:{proxy.port}", keepalive="2s")
         async with intake.running():
             await intake.connected()
-            proxy.set("slow", rate=15_000)
+            proxy.set("slow", rate=7_000)
             await send(broker, range(400))
             total = await intake.read(400)
             assert (sorted(total.numbers), total.redelivered) == (list(range(400)), 0)
@@ -134,7 +134,7 @@ async def test_twins_with_one_client_id_are_told_and_kick_each_other_less_and_le
 
     question = "is there another client with the client id 'edge-test'? give every replica its own"
     started = time.monotonic()
-    await until(told, 30)
+    await until(told)
     minutes = (time.monotonic() - started) * 40 / 60
     for each in twins:
         await each.close()
@@ -239,7 +239,7 @@ async def test_a_certificate_that_does_not_hold_is_told_with_the_remedy(
     config = f"listener {{port}} 127.0.0.1\n{OPEN}\ncertfile {pem.server}\nkeyfile {pem.server_key}"
     with Broker(tmp_path / "broker", config) as broker:
         intake = Intake(f"mqtts://localhost:{broker.port}", **({"ca": pem.ca} if known else {}))
-        async with intake.running(), asyncio.timeout(10):
+        async with intake.running(), asyncio.timeout(60):
             await read_until(intake, lambda: said in shown(intake))
 
 
@@ -249,7 +249,7 @@ async def test_a_broker_that_vanishes_without_a_word_is_missed_and_nothing_is_do
 ) -> None:
     """The cable is pulled: no packet ever says so. What was acknowledged then comes again."""
     with Proxy(("127.0.0.1", broker.port)) as proxy:
-        intake = Intake(f"mqtt://127.0.0.1:{proxy.port}", keepalive="1s", batch=Batch(10_000, 0.05))
+        intake = Intake(f"mqtt://127.0.0.1:{proxy.port}", keepalive="2s", batch=Batch(10_000, 0.05))
         async with intake.running():
             await intake.connected()
             await send(broker, range(30))
@@ -257,9 +257,9 @@ async def test_a_broker_that_vanishes_without_a_word_is_missed_and_nothing_is_do
             proxy.set("black_hole")
             for arrival in taken.arrivals:
                 await arrival.acknowledge()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await read_until(intake, lambda: not intake.status["connected"])
-            assert "did not answer a ping for 1 s" in shown(intake)
+            assert "did not answer a ping for 2 s" in shown(intake)
             proxy.cut()
             proxy.set("up")
             await send(broker, range(30, 35))
@@ -284,7 +284,7 @@ def test_told_to_stop_before_a_broker_that_does_not_answer_it_leaves_at_once(
         time.sleep(0.5)
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert time.monotonic() - asked < 5
     words = [sys.executable, "-m", "edge", "status", "press.yaml"]
     told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from edge.aws import service as aws
 from tests.agent import Agent
 from tests.certificates import Certificates
 from tests.cloud import Cloud, Failure
@@ -22,12 +23,14 @@ Block = Callable[[Way], AbstractContextManager[None]]
 class Fault(NamedTuple):
     """What is wrong inside the block, what is said of it, and how the cloud is reached.
 
-    said: a pattern; `by`: as of `Way`.
+    said: a pattern; `by`: as of `Way`; patience: the timeouts of the client, seconds, short where
+    one of them is what ends the wait, else as in life, so that on a busy machine none does.
     """
 
     block: Block
     said: str
     by: str = "http"
+    patience: float = 30.0
 
 
 def line(mode: Mode, **options: int) -> Block:
@@ -156,11 +159,17 @@ PORTAL = r"cannot be reached .*what answers is not AWS \(HTTP {}\).*captive port
 LATER = timedelta(hours=-1)
 FAULTS = {
     "refused": Fault(line("refuse"), r"127.0.0.1:\d+ refuses connections .*check endpoint_url"),
-    "unanswered": Fault(line("black_hole"), r"was reached, but did not answer in time"),
-    "SYN dropped": Fault(deaf, r"127.0.0.1:\d+ does not answer \(ConnectTimeout.*firewall"),
+    "unanswered": Fault(
+        line("black_hole"), r"was reached, but did not answer in time", patience=0.3
+    ),
+    "SYN dropped": Fault(
+        deaf, r"127.0.0.1:\d+ does not answer \(ConnectTimeout.*firewall", patience=0.3
+    ),
     "cut in mid body": Fault(line("reset", after=100_000), r"connection to .* broke"),
     "answer lost": Fault(line("lose_answer"), r"connection to .* broke"),
-    "50 bytes a second": Fault(line("slow", rate=50), r"did not answer in time .*too slow"),
+    "50 bytes a second": Fault(
+        line("slow", rate=50), r"did not answer in time .*too slow", patience=0.3
+    ),
     "name server gone": Fault(nameless, r"the name \S+amazonaws.com:\d+ is not found", "name"),
     "5xx": Fault(both("InternalError", 500), r"trouble of its own with .* \(InternalError\)"),
     "gateway": Fault(page(502), PORTAL.format(502)),
@@ -233,6 +242,8 @@ def test_rows_wait_and_go_later(
 ) -> None:
     """Once before anything was ever delivered, and once when all went well before."""
     fault = FAULTS[name]
+    monkeypatch.setattr(aws, "CONNECT_TIMEOUT", fault.patience)
+    monkeypatch.setattr(aws, "READ_TIMEOUT", fault.patience)
     with Way(kind, tmp_path, cloud, monkeypatch, fault.by) as way:
         for life in (1, 2):
             caplog.clear()

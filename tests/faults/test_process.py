@@ -224,7 +224,7 @@ async def run_once(pipeline: Pipeline, clock: HandClock) -> dict[str, Any]:
     runner = Runner(pipeline, clock)
     await runner.open()
     try:
-        await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 60)
+        await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 120)
         now: dict[str, Any] = await runner.outbox.call("status")
     finally:
         await runner.close()

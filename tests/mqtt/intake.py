@@ -79,12 +79,12 @@ class Intake:
                 if arrival is None and self.status["connected"] and answers:
                     return
 
-        await asyncio.wait_for(read(), 20)
+        await asyncio.wait_for(read(), 60)
 
     async def read(self, count: int, acknowledge: bool = True) -> "Total":
         """Read and commit until `count` messages were read."""
         total = Total()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while total.read < count:
                 arrival = await self.next()
                 self.commit()

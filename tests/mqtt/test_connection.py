@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.mqtt import Connection, Endpoint, Messages, Session
 from edge.mqtt.failure import explain
-from tests.broker import Broker, free_port
+from tests.broker import Broker
 from tests.certificates import Certificates
 from tests.loop import in_loop
 from tests.mqtt.wire import CONNACK, HastyClock, Script, scripted, until
+from tests.ports import free_port
+from tests.search import examples
 
 
 def session(**changes: object) -> Session:
@@ -226,7 +228,7 @@ async def test_what_came_before_the_end_is_handed_over() -> None:
         assert messages.payloads == [b"x"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(st.lists(st.tuples(st.integers(1, 15), st.binary(max_size=40)), max_size=6))
 def test_any_packets_leave_the_connection_working_or_renewed(
     packets: list[tuple[int, bytes]],

@@ -1,5 +1,6 @@
 """One case per operator: its options, and the same thing as a plain loop over rows."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from math import isfinite, isnan
@@ -37,6 +38,10 @@ class Case(NamedTuple):
     operator: str
     options: Any
     loop: Callable[[list[Row]], Iterable[Row]]
+
+    def __str__(self) -> str:
+        """The same in every process, as names of tests must be: without addresses."""
+        return re.sub(r"<function (\w+) at \w+>", r"\1", f"{self.operator}-{self.options}")[:60]
 
     def make(self) -> tuple[Operator, pl.Schema]:
         operator = find_operator(self.operator).model_validate(self.options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from edge.sources import Source
 from tests.operators.cases import COLUMNS, STREAM
 from tests.operators.test_window import LiveSource, step
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
+from tests.search import examples
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NAB = Path(__file__).parents[2] / "pipelines" / "data" / "nab"
@@ -141,7 +142,7 @@ def test_a_crash_anywhere_gives_the_same_rows_and_the_ledger_knows_what_is_held(
         runner = Runner(pipeline(tmp_path, ScriptedSource.of(*script), sink), HandClock())
         await runner.open()
         try:
-            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 30)
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 120)
         finally:
             await runner.close()
 
@@ -196,7 +197,7 @@ def test_numbers_too_far_apart_for_a_slope_are_kept() -> None:
 numbers = st.floats(-50, 50) | st.integers(-3, 3).map(float) | st.sampled_from([1e300, 1e17, 1e-9])
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     steps=st.lists(st.tuples(st.integers(1, 5), numbers), min_size=2, max_size=60),
     error=st.sampled_from([0.5, 1.0, 7.0]),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -18,6 +18,7 @@ import edge.keyed
 from edge.operators import OPERATORS, Operator, find_operator
 from edge.operators.window import Window
 from tests.operators.cases import CASES, COLUMNS, SWEEP, Case, Row
+from tests.search import examples
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NUMBERS = [0.0, -0.0, 1.0, 1.4, 1.6, 20.0, 21.9, 22.1, 1e300, math.nan, math.inf, -math.inf, None]
@@ -39,10 +40,8 @@ rows_of_any_kind = st.lists(
     max_size=40,
 )
 cuts = st.lists(st.integers(0, 40), max_size=6).map(sorted)
-every_case = pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case.operator}-{case.options}"[:60]
-)
-searched = settings(max_examples=40, deadline=None)
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+searched = examples(25)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -145,7 +144,7 @@ def test_empty_batch_gives_none_and_the_promised_columns(case: Case) -> None:
 
 @every_case
 @given(rows=rows_of_any_kind)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_pure_the_batch_is_left_alone_and_a_second_run_agrees(case: Case, rows: list[Row]) -> None:
     frame = as_frame(rows)
     first = undisturbed(case, frame)
@@ -155,7 +154,7 @@ def test_pure_the_batch_is_left_alone_and_a_second_run_agrees(case: Case, rows: 
 
 @every_case
 @given(rows=rows_of_any_kind)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_rows_that_go_are_accounted_for(case: Case, rows: list[Row]) -> None:
     operator, _ = case.make()
     for frame in (operator.process(as_frame(rows)), operator.flush()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from tests.operators.cases import COLUMNS, STREAM
 from tests.operators.test_promises import as_frame, pieces, remembered, rows_of_any_kind
 from tests.operators.windows import AGGREGATE, WindowLoop
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource
+from tests.search import examples
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,7 +69,7 @@ def counts(frame: pl.DataFrame | None) -> list[tuple[str, int, int]]:
     ],
     ids=["tumbling", "hopping", "session", "rows"],
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(rows=rows_of_any_kind, cuts=st.lists(st.integers(0, 40), max_size=4).map(sorted))
 def test_all_that_is_open_comes_out_at_the_end(
     options: dict[str, str], loop: WindowLoop, rows: list[dict[str, Any]], cuts: list[int]
@@ -328,7 +329,7 @@ async def finish(definition: Pipeline) -> None:
         runner = Runner(definition, HandClock())
         await runner.open()
         try:
-            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 30)
+            await asyncio.wait_for(runner.run(asyncio.Event(), once=True), 120)
             return
         except Crashed:
             pass

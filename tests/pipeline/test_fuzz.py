@@ -3,11 +3,12 @@
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.pipeline.document import parse
 from tests.pipeline.press import FILE, GOOD, faults
+from tests.search import examples
 
 VALUES = parse(FILE, GOOD, {})[0].values
 WORDS = ["name", "when", "s3", "filter", "${X}", "${", "1)", "-5s", "8MiB", "\x00", "\n", "é", ""]
@@ -52,13 +53,13 @@ def well_told(text: str) -> None:
         assert len(fault.splitlines()) == 1, fault
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(place=st.sampled_from(places(VALUES)), new=ANYTHING)
 def test_any_value_at_any_place_is_taken_or_told(place: tuple[Any, ...], new: Any) -> None:
     well_told(yaml.safe_dump(replaced(VALUES, place, new), sort_keys=False))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(start=st.integers(0, len(GOOD)), length=st.integers(0, 20), new=st.text(max_size=5))
 def test_any_slip_of_the_pen_is_taken_or_told(start: int, length: int, new: str) -> None:
     well_told(GOOD[:start] + new + GOOD[start + length :])
