@@ -56,6 +56,11 @@ class LinkDown(EdgeError):
     """The destination or broker cannot be reached now. The link backs off and tries again."""
 
 
+class DeployFailed(EdgeError):
+    """AWS refused a step of a deployment, or what it started does not run. Running it again goes on
+    where it stopped."""
+
+
 class OutboxFull(EdgeError):
     """The outbox has no room left under its cap. The runner applies the declared policy."""
 

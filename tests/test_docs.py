@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from edge.cli import application
+from edge.deploy.site import read_site
 from edge.pipeline import loads
 from edge.pipeline.parts import KINDS
 
@@ -54,7 +55,10 @@ def table_of_parts() -> str:
 
 
 @pytest.mark.parametrize(("place", "block"), [*blocks("yaml")])
-def test_every_yaml_block_is_a_definition_that_loads(place: str, block: str) -> None:
+def test_every_yaml_block_is_a_definition_or_a_site_that_loads(place: str, block: str) -> None:
+    if re.search(r"^image:", block, re.MULTILINE):
+        assert read_site(block, place, {}).pipelines
+        return
     pipeline = loads(whole(block), str(ROOT / "README.md"), {})
     assert pipeline.sinks, place
 

@@ -165,15 +165,20 @@ class Logs(Options):
     options: Mapping[str, str] = Field({}, description="More options of the driver.")
 
 
-class Mount(Options):
-    """A folder of the host that the container sees."""
+class Folder(Options):
+    """A folder from outside, in the container."""
 
-    host: Absolute = Field(description="Folder on the host; a share is mounted there.")
     container: Absolute = Field(description="Where the container sees it.")
     read_only: bool = Field(True, description="Whether the container may not write.")
 
 
-class Efs(Options):
+class Mount(Folder):
+    """A folder of the host that the container sees."""
+
+    host: Absolute = Field(description="Folder on the host; a share is mounted there.")
+
+
+class Efs(Folder):
     """A folder of an EFS file system, for datasets; an outbox never lies there."""
 
     file_system: Annotated[
@@ -182,5 +187,3 @@ class Efs(Options):
     access_point: Annotated[
         str, _Matches(r"fsap-[0-9a-f]{8,40}", "an id such as fsap-0123456789abcdef0")
     ]
-    container: Absolute = Field(description="Where the container sees it.")
-    read_only: bool = Field(True, description="Whether the container may not write.")

@@ -1,7 +1,7 @@
 """The site file: where pipelines run, on which machines, and what they may use there."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from edge.deploy.sections import (
     Account,
     Cluster,
     Efs,
+    Folder,
     Hosts,
     Image,
     Logs,
@@ -115,6 +116,10 @@ class Site(Options):
         """Where relative paths of the site file start."""
         return Path(self.file).parent if self.file else Path()
 
+    def folders(self) -> Mapping[str, Sequence[Folder]]:
+        """Folders from outside, by the section that names them."""
+        return {"mounts": self.mounts, "efs": self.efs}
+
     def log_group(self) -> str:
         """The CloudWatch log group."""
         return self.logs.group or f"/edge/{self.site}"
@@ -150,8 +155,12 @@ def load_site(file: Path | str, environment: Mapping[str, str] | None = None) ->
     path = Path(file)
     if not path.exists() and not path.suffix and path.name == str(file):
         path = FOLDER / f"{file}.yaml"
-    given = os.environ if environment is None else environment
-    document, faults = parse(str(path), read_text(path), given, first="site")
+    return read_site(read_text(path), str(path), os.environ if environment is None else environment)
+
+
+def read_site(text: str, file: str, environment: Mapping[str, str]) -> Site:
+    """As `load_site`, from YAML text; `file` names it in messages and says where paths start."""
+    document, faults = parse(file, text, environment, first="site")
     return _Reader(document, faults).site()
 
 

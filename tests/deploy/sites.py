@@ -14,6 +14,7 @@ source:
   mqtt:
     url: mqtt://broker.plant:1883
     topics: ["plant/{line}/temperature"]
+    username: edge
     password: ${MQTT_PASSWORD:-none}
 record: {fields: {temperature: float}}
 sinks:

@@ -1,0 +1,246 @@
+"""Commands that bring a site to AWS: deploy plan, apply, status, logs, destroy."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.screen import (
+    FAILED,
+    Commands,
+    complain,
+    printable,
+    put,
+    put_json,
+    put_table,
+    say,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    from edge.deploy.account import Account
+    from edge.deploy.plan import Change, Plan
+    from edge.deploy.watch import Standing
+    from edge.deploy.workload import Workload
+
+Site = Annotated[
+    str, typer.Argument(metavar="SITE", help="A site file, or the name of one in deploy/sites.")
+]
+Profile = Annotated[
+    str | None, typer.Option(help="Profile of the AWS configuration files; default AWS_PROFILE.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_STYLES = {"running": "green", "starting": "", "offline": "yellow", "no host": "yellow"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    group = typer.Typer(
+        cls=Commands, no_args_is_help=True, help="Bring a site to AWS and look after it."
+    )
+    for command in (plan, apply, status, logs, destroy):
+        group.command()(command)
+    app.add_typer(group, name="deploy")
+
+
+def plan(site: Site, profile: Profile = None, as_json: Json = False) -> None:
+    """Show what `apply` would change, and change nothing.
+
+    Everything in the site file and its pipelines is checked before AWS is asked.
+    """
+    from edge.deploy.plan import make_plan
+
+    account, workload = _prepare(site, profile)
+    made = make_plan(account, workload)
+    if as_json:
+        put_json(_as_json(made))
+    else:
+        _put_plan(account, made)
+    if made.problems:
+        complain(*made.problems)
+        raise typer.Exit(FAILED)
+
+
+def apply(
+    site: Site,
+    profile: Profile = None,
+    wait: Annotated[
+        str, typer.Option(help="How long to wait for the hosts; 0s: not at all.")
+    ] = "10m",
+) -> None:
+    """Make AWS what the site file says, and wait for the hosts.
+
+    Cut off anywhere, it goes on where it stopped when it is run again. Hosts that are offline are
+    told and get it later; exits with 1 where new tasks crash, and puts back what ran before.
+    """
+    from edge.deploy.apply import apply as make
+    from edge.deploy.watch import watch
+
+    patience = _seconds(wait)
+    account, workload = _prepare(site, profile)
+    stock = make(account, workload, _tell_change)
+    if not patience:
+        return
+    services = stock.services()
+    standings = watch(account, services, patience, _tell_standing)
+    if any(each.state in ("crashes", "rolled back") for each in standings):
+        raise typer.Exit(FAILED)
+
+
+def status(site: Site, profile: Profile = None, as_json: Json = False) -> None:
+    """Show service, task, host and last log line of every replica."""
+    from edge.deploy.account import Account
+    from edge.deploy.report import report
+    from edge.deploy.site import load_site
+
+    rows = report(Account(load_site(site), profile))
+    if as_json:
+        put_json(rows)
+    else:
+        put_table(_COLUMNS, [_row(row) for row in rows])
+
+
+def logs(
+    site: Site,
+    replica: Annotated[str | None, typer.Option(help="Only of this replica.")] = None,
+    since: Annotated[str, typer.Option(help="How far back.")] = "1h",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
+    profile: Profile = None,
+) -> None:
+    """Print the log from CloudWatch, each line behind its replica."""
+    import time
+
+    from edge.deploy.account import Account
+    from edge.deploy.report import events
+    from edge.deploy.site import load_site
+
+    account = Account(load_site(site), profile)
+    try:
+        for line in events(account, replica, time.time() - _seconds(since), follow):
+            put(printable(line.rstrip("\n")))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def destroy(
+    site: Site,
+    data: Annotated[
+        bool,
+        typer.Option("--data", help="Also queues, buckets, images and logs, with all in them."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    profile: Profile = None,
+) -> None:
+    """Remove from AWS what was made for the site; data stays unless `--data` is given.
+
+    Tasks are stopped in order. What hosts have not delivered stays on their disks.
+    """
+    from edge.deploy.apply import destroy as remove
+    from edge.deploy.plan import stock_of
+
+    account, workload = _prepare(site, profile)
+    home = account.home
+    if not yes:
+        what = "with its queues, buckets, images and logs" if data else "and keep its data"
+        question = f"Remove site {account.site.site} from account {home.account}, {home.region},"
+        typer.confirm(f"{question} {what}?", abort=True, err=True)
+    remove(stock_of(account, workload), data, say)
+    say(f"rows that are not delivered stay on the hosts, in {account.site.outbox}")
+
+
+def _prepare(site: str, profile: str | None) -> "tuple[Account, Workload]":
+    """Everything that can be checked without AWS."""
+    from edge.deploy.account import Account
+    from edge.deploy.site import load_site
+    from edge.deploy.validate import check_target
+    from edge.deploy.workload import load_workload
+
+    loaded = load_site(site)
+    check_target(loaded)
+    return Account(loaded, profile), load_workload(loaded)
+
+
+def _seconds(text: str) -> float:
+    from edge.component import parse_duration
+    from edge.errors import DefinitionError
+
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise DefinitionError(str(error)) from error
+
+
+def _put_plan(account: "Account", made: "Plan") -> None:
+    from edge.deploy.guarantees import LINK_LOSS
+
+    site = account.site
+    console = terminal()
+    for change in made.changes:
+        sign, style = ("+", "green") if change.action == "create" else ("~", "yellow")
+        console.print(f"{sign} {change.resource}", style=style, markup=False)
+        for line in change.lines:
+            console.print(
+                f"    {line}", style={"+": "green", "-": "red"}.get(line[0], ""), markup=False
+            )
+    if not made.changes:
+        put("nothing to change")
+    for replica in site.hosts.replicas():
+        put(f"host {replica}: {_host_words(account, made, replica)}")
+    for note in made.notes:
+        put(f"note {note}")
+    for line in LINK_LOSS[site.target]:
+        put(f"promise {line}")
+
+
+def _host_words(account: "Account", made: "Plan", replica: str) -> str:
+    if account.site.target == "fargate":
+        return "a task of its own"
+    host = made.hosts.get(replica)
+    if host is None:
+        return f"not registered; `edge host activate {account.site.site}`"
+    return f"{host.id}, {'connected' if host.connected else 'offline'}"
+
+
+def _as_json(made: "Plan") -> Mapping[str, Any]:
+    return {
+        "changes": [
+            {"action": each.action, "resource": str(each.resource), "lines": each.lines}
+            for each in made.changes
+        ],
+        "problems": made.problems,
+        "notes": [note._asdict() for note in made.notes],
+        "hosts": {replica: host._asdict() for replica, host in made.hosts.items()},
+    }
+
+
+def _tell_change(change: "Change") -> None:
+    words = {"create": "creates", "update": "changes"}[change.action]
+    detail = "" if change.action == "create" else f": {', '.join(change.settings)}"
+    say(f"{words} {change.resource}{detail}")
+
+
+def _tell_standing(standing: "Standing") -> None:
+    words = f": {standing.words}" if standing.words else ""
+    line = f"replica {standing.replica} on {standing.host}: {standing.state}{words}"
+    say(printable(line), style=_STYLES.get(standing.state, "red"))
+
+
+_COLUMNS = ("replica", "host", "agent", "service", "definition", "task", "health", "since", "log")
+
+
+_AGENT = {True: "connected", False: "offline", None: "not registered"}
+
+
+def _row(row: Mapping[str, Any]) -> Sequence[object]:
+    service, task = row["service"] or {}, row["task"] or {}
+    return (
+        row["replica"],
+        row["host"],
+        _AGENT[row["connected"]],
+        service.get("rollout") or service.get("status") or "not deployed",
+        service.get("definition"),
+        task.get("status"),
+        task.get("health"),
+        task.get("started"),
+        row["last_log"],
+    )

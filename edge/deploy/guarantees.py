@@ -1,0 +1,70 @@
+"""What becomes of a site file on its target, and of the promises when the link goes."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from edge.deploy.site import Site
+from edge.deploy.task import FARGATE_STOP, sized
+
+LINK_LOSS = {
+    "ecs-anywhere": (
+        "link away: the processor goes on and buffers; ECS starts and replaces nothing",
+        "host reboots while the link is away: nothing starts until it is back; `edge host standby`"
+        " fills the gap",
+        "task ends: rows are on the disk of the host, the next task there goes on",
+    ),
+    "ec2": (
+        "link away: as on a host of yours, where the instance is far from its region; else rare",
+        "instance lost: what was not delivered is lost with its disk",
+        "task ends: rows are on the disk of the instance, the next task there goes on",
+    ),
+    "fargate": (
+        "there is no disk that outlives a task: the source is told to forget only what every sink"
+        " has settled (acknowledge: delivered)",
+        "task ends: rows not delivered come again from the source; open windows and what else"
+        " operators remember start anew",
+        "link away: the source keeps the rows, not the outbox: its queue must hold them",
+    ),
+}
+
+
+class Note(NamedTuple):
+    """What was done with a field that the target takes otherwise."""
+
+    field: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.words}"
+
+
+def notes(site: Site) -> Sequence[Note]:
+    """Every field that does not reach the target as it is written, or has a price there."""
+    return [*_anywhere_notes(site)] if site.target != "fargate" else [*_fargate_notes(site)]
+
+
+def _anywhere_notes(site: Site) -> Iterator[Note]:
+    if site.secrets:
+        yield Note("secrets", "are fetched when a task starts: none starts while the link is away")
+    if site.logs.driver == "awslogs":
+        yield Note("logs", f"beyond {site.logs.buffer} are lost while the link is away")
+    if site.logs.driver == "none":
+        yield Note("logs", "are nowhere; `edge deploy logs` will find nothing")
+    if site.resources.gpu and site.target == "ecs-anywhere":
+        yield Note("resources.gpu", "needs hosts that are registered with --enable-gpu")
+
+
+def _fargate_notes(site: Site) -> Iterator[Note]:
+    cpu, memory = sized(site)
+    if (cpu, memory) != (site.resources.cpu, site.resources.memory // 2**20):
+        yield Note("resources", f"rounded up to {cpu} units and {memory} MiB, a size that there is")
+    if site.stop_timeout.total_seconds() > FARGATE_STOP:
+        yield Note("stop_timeout", f"cut to {FARGATE_STOP} s, the longest there")
+    if site.hosts.schedule == "daemon":
+        yield Note("hosts.schedule", "one task per replica: there are no hosts for daemons")
+    yield Note("hosts", "placement on hosts is left out; the subnets say where")
+    yield Note("network.mode", "awsvpc, the only one there")
+    yield Note("outbox", "on the disk of the task, which is gone with it; EFS is not for outboxes")
+    yield Note("environment", "EDGE_ACKNOWLEDGE=delivered is set")
+    if site.architecture is None:
+        yield Note("architecture", "amd64, as none is named")

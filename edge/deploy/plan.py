@@ -1,0 +1,166 @@
+"""What a site needs in AWS, beside what is there: the difference, and nothing changed."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from edge.deploy import guarantees, instances, roles
+from edge.deploy.account import Account, told
+from edge.deploy.resources import Resource, Settings
+from edge.deploy.resources.access import Role
+from edge.deploy.resources.bucket import Bucket
+from edge.deploy.resources.ground import Cluster, LogGroup, Repository
+from edge.deploy.resources.queue import Queue, dead_letters
+from edge.deploy.resources.tasks import Definition, Service
+from edge.deploy.workload import Workload
+
+
+class Change(NamedTuple):
+    """What is to be done to one resource; lines: settings that go (`- `) and come (`+ `)."""
+
+    resource: Resource
+    action: Literal["create", "update"]
+    settings: Sequence[str]
+    lines: Sequence[str]
+
+
+class Plan(NamedTuple):
+    """What `apply` would do. problems: what it would refuse to begin with."""
+
+    changes: Sequence[Change]
+    problems: Sequence[str]
+    notes: Sequence[guarantees.Note]
+    hosts: Mapping[str, instances.Instance]
+
+
+class Stock(NamedTuple):
+    """What a site consists of. made: in the order in which each needs those before it.
+
+    needed: what must be there, with the word of `create` that would have it made.
+    """
+
+    made: Sequence[Resource]
+    needed: Sequence[tuple[Resource, str]]
+
+    def services(self) -> Mapping[str, Service]:
+        """The services, by replica."""
+        return {each.replica: each for each in self.made if isinstance(each, Service)}
+
+
+def stock_of(account: Account, workload: Workload) -> Stock:
+    """Everything that the site file and its pipelines name."""
+    site, home = account.site, account.home
+    made: list[Resource] = []
+    needed: list[tuple[Resource, str]] = []
+    image = roles.repository_of(site.image)
+    if image and (image.account, image.region) == (home.account, home.region):
+        _sort(Repository(account, image.name), "repository", account, made, needed)
+    for name in _named(workload, home, "sqs"):
+        dead = Queue(account, dead_letters(name))
+        if "queues" in site.create:
+            made.append(dead)
+        _sort(Queue(account, name, dead), "queues", account, made, needed)
+    for name in _named(workload, home, "s3"):
+        _sort(Bucket(account, name), "buckets", account, made, needed)
+    if site.logs.driver == "awslogs":
+        made.append(LogGroup(account, site.log_group(), site.logs.retention.days))
+    made.append(Role(account, roles.task_role(site), roles.task_policy(workload, home)))
+    made.append(Role(account, roles.execution_role(site), roles.execution_policy(site, home)))
+    made.append(Cluster(account, site.cluster))
+    definitions = {each: Definition(account, workload, each) for each in workload.pipelines}
+    made += definitions.values()
+    made += [Service(account, each, replica) for replica, each in definitions.items()]
+    return Stock(made, needed)
+
+
+def make_plan(account: Account, workload: Workload) -> Plan:
+    """Compare; reads only. Raises DeployFailed where AWS does not answer."""
+    stock = stock_of(account, workload)
+    changes = [change for each in stock.made if (change := difference(each))]
+    with told("hosts"):
+        hosts = instances.by_replica(account)
+    return Plan(changes, list(problems(stock)), guarantees.notes(account.site), hosts)
+
+
+def difference(resource: Resource) -> Change | None:
+    """What is to be done to one resource; None if it is as it should be."""
+    with told(str(resource)):
+        found = resource.read()
+        wanted = resource.wanted()
+    if found is None:
+        return Change(resource, "create", list(wanted), [*_lines({}, wanted)])
+    changed = [name for name in wanted if found.get(name) != wanted[name]]
+    if not changed:
+        return None
+    lines = _lines({name: found.get(name) for name in changed}, {n: wanted[n] for n in changed})
+    return Change(resource, "update", changed, [*lines])
+
+
+def problems(stock: Stock) -> Iterator[str]:
+    """What must be there and is not."""
+    for resource, word in stock.needed:
+        with told(str(resource)):
+            if resource.read() is None:
+                yield f"{resource}: is not there; make it, or add `{word}` to `create`"
+
+
+def missing_image(account: Account) -> str | None:
+    """What to say where the image is not in its repository; None if it is, or cannot be known."""
+    image = roles.repository_of(account.site.image)
+    home = account.home
+    if image is None or (image.account, image.region) != (home.account, home.region):
+        return None
+    with told(f"image {account.site.image}"):
+        if Repository(account, image.name).has(image.version):
+            return None
+    return (
+        f"image {account.site.image}: is not in its repository; build and push it with"
+        f" `edge image build --push --tag {account.site.image}`, and apply again"
+    )
+
+
+def _sort(
+    resource: Resource,
+    word: str,
+    account: Account,
+    made: list[Resource],
+    needed: list[tuple[Resource, str]],
+) -> None:
+    if word in account.site.create:
+        made.append(resource)
+    else:
+        needed.append((resource, word))
+
+
+def _named(workload: Workload, home: roles.Home, service: str) -> Sequence[str]:
+    """Queues or buckets of this account that parts ask for, by name."""
+    found = []
+    for permission in workload.permissions():
+        _, _, kind, region, account, name = home.fill(permission.resource).split(":", 5)
+        ours = (region or home.region, account or home.account) == (home.region, home.account)
+        if kind == service and ours and not name.startswith("accesspoint/"):
+            found.append(name.partition("/")[0])
+    return list(dict.fromkeys(found))
+
+
+def _lines(found: Settings, wanted: Settings) -> Iterator[str]:
+    """Only what differs, as YAML."""
+    before, after = _written(found), _written(wanted)
+    for line in difflib.unified_diff(before, after, lineterm="", n=1):
+        if not line.startswith(("---", "+++", "@@")):
+            yield f"{line[0]} {line[1:]}"
+
+
+def _written(settings: Mapping[str, Any]) -> list[str]:
+    import yaml
+
+    if not settings:
+        return []
+    return yaml.dump(_plain(settings), sort_keys=True, width=10_000).splitlines()
+
+
+def _plain(value: Any) -> Any:
+    """Without shared parts, which YAML would write as aliases."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items() if inner not in ([], None)}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
