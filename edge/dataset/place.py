@@ -52,5 +52,7 @@ def first_bytes(path: Path) -> bytes:
 
 def without_first(rows: Rows, skip: int, place: Place) -> tuple[Rows, Place]:
     """Without rows, and the rejects among them, that were handed over; the rest of `skip` stays."""
+    if not skip:
+        return rows, place
     left = max(0, skip - rows.frame.height)
     return rows._replace(frame=rows.frame[skip:], rejects=[]), place._replace(skip=left)

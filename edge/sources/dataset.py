@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from edge.clock import Clock
 from edge.codec import TIMESTAMP, FieldSpec, Record
-from edge.component import PositiveDuration, Stream, in_thread
+from edge.component import PositiveDuration, Stream
 from edge.dataset.find import Finder, Found
 from edge.dataset.follow import Follower, Idle
 from edge.dataset.identity import is_same, trace_at
@@ -147,21 +147,10 @@ class DatasetSource(Source):
                 async for arrival in arrivals:
                     yield arrival
             return
-        self._files = await in_thread(self._find)
-        if start and start.path != self.path and start.file not in dict(self._files):
-            _log.warning("%s: other files than before, read from the first", self.path)
-            start = None
         pace = Pace(self.replay, self._stream.time, self._clock) if self.replay else None
-        for number, (name, size) in enumerate(self._files):
-            self._current = (number, 0)
-            if start is not None and name < start.file:
-                continue
-            place = await self._start(name, size, start)
-            if not place.done:
-                async with aclosing(self._arrivals_of(place, pace)) as arrivals:
-                    async for arrival in arrivals:
-                        yield arrival
-        self._current = (len(self._files), 0)
+        async with aclosing(self._read_once(start, pace)) as arrivals:
+            async for arrival in arrivals:
+                yield arrival
 
     async def _followed(self, start: Place | None) -> AsyncGenerator[Arrival | None, None]:
         """Rows for ever. start: where a run that did not follow came to."""
@@ -236,10 +225,48 @@ class DatasetSource(Source):
         folder = self._stream.folder
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
-    async def _start(self, name: str, size: int, start: Place | None) -> Place:
+    async def _read_once(
+        self, start: Place | None, pace: Pace | None
+    ) -> AsyncGenerator[Arrival | None, None]:
+        """Rows from `start` to the end of the last file."""
+        place = start
+        steps: AsyncGenerator[Rows | Place | None, None] = in_steps(self._steps(start))
+        async with aclosing(steps):
+            async for step in steps:
+                if step is None:
+                    yield None
+                elif isinstance(step, Place):
+                    place = step
+                elif place is not None:
+                    before, place = place, place.behind(step)
+                    rows, place = without_first(step, before.skip, place)
+                    if pace is None or not rows.frame.height:
+                        yield _arrival(rows, place.as_json())
+                        continue
+                    async with aclosing(self._paced(rows, before, place, pace)) as parts:
+                        async for part in parts:
+                            yield part
+
+    def _steps(self, start: Place | None) -> Generator[Rows | Place | None, None, None]:
+        """The rows of all files, those of each behind the place where they begin."""
+        self._files = self._find()
+        if start and start.path != self.path and start.file not in dict(self._files):
+            _log.warning("%s: other files than before, read from the first", self.path)
+            start = None
+        for number, (name, size) in enumerate(self._files):
+            self._current = (number, 0)
+            if start is not None and name < start.file:
+                continue
+            place = self._start(name, size, start)
+            yield place
+            if not place.done:
+                yield from self._rows_from(place)
+        self._current = (len(self._files), 0)
+
+    def _start(self, name: str, size: int, start: Place | None) -> Place:
         """Where to begin in a file, given where an earlier run stood."""
         path = self._stream.folder / name
-        begin = await in_thread(first_bytes, path)
+        begin = first_bytes(path)
         place = Place.at_start(name, size, begin, self.path)
         if start is not None and name > start.file and start.file not in dict(self._files):
             _log.warning("%s: is gone, going on with %s", start.file, name)
@@ -252,34 +279,12 @@ class DatasetSource(Source):
         trace = self._traces.files.get(name)
         if trace is None or trace.offset <= place.offset:
             return place
-        if not await in_thread(is_same, path, trace, self._form(path) == "parquet"):
+        if not is_same(path, trace, self._form(path) == "parquet"):
             return place
         return place._replace(offset=trace.offset, line=trace.line, skip=0)
 
-    async def _arrivals_of(
-        self, place: Place, pace: Pace | None
-    ) -> AsyncGenerator[Arrival | None, None]:
-        async with aclosing(in_steps(self._steps(place))) as steps:
-            async for rows in steps:
-                if rows is None:
-                    yield None
-                    continue
-                before, place = place, place.behind(rows)
-                if rows.damaged:
-                    _log.warning("%s: %s", place.file, rows.rejects[-1].reason)
-                if before.skip:
-                    rows, place = without_first(rows, before.skip, place)
-                    if not (rows.frame.height or rows.rejects):
-                        continue
-                if pace is None or not rows.frame.height:
-                    yield _arrival(rows, place.as_json())
-                    continue
-                async with aclosing(self._paced(rows, before, place, pace)) as parts:
-                    async for part in parts:
-                        yield part
-
-    def _steps(self, place: Place) -> Generator[Rows | None, None, None]:
-        """The rows of a file from `place` on."""
+    def _rows_from(self, place: Place) -> Generator[Rows | None, None, None]:
+        """The rest of a file."""
         path = self._stream.folder / place.file
         form = self._form(path) or "ndjson"
         if form == "parquet":
@@ -288,6 +293,8 @@ class DatasetSource(Source):
         file = self._reader.open(path, form)
         for rows in self._reader.text(file, place.file, form, place.offset, place.line):
             self._current = (self._current[0], file.bytes_done())
+            if rows is not None and rows.damaged:
+                _log.warning("%s: %s", place.file, rows.rejects[-1].reason)
             yield rows
 
     async def _paced(

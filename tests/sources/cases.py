@@ -94,10 +94,10 @@ def _case(path: str, prepare: Callable[[Path], None]) -> Case:
 
 
 def _replay() -> Case:
-    """Parts of some fifteen rows, several out of each block."""
+    """Parts of some 25 rows, several out of each block."""
     case = _text("ndjson", timed)
     record = Record(time="at", fields={"n": "int", "at": "timestamp_s"})
-    source = {"path": "*.ndjson", "replay": {"speed": 300}}
+    source = {"path": "*.ndjson", "replay": {"speed": 500}}
     build = lambda folder: bound(DatasetSource(**source), folder, record, HandClock())  # noqa: E731
     return case._replace(title="replay", build=build)
 
