@@ -2,11 +2,13 @@
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
+import polars as pl
 
 from edge.clock import Clock
 from edge.dataset.find import Found
@@ -30,6 +32,13 @@ class Idle:
     pause: float
 
 
+class Together(NamedTuple):
+    """How many rows are handed over together at least, and for how many seconds they are held."""
+
+    rows: int
+    seconds: float
+
+
 class _Later(Exception):
     """Not yet clear what a file is."""
 
@@ -38,8 +47,15 @@ class Follower:
     """Reads files as they come and grow, for ever. One thread at a time."""
 
     def __init__(
-        self, names: Names, patience: Patience, reader: RowReader, traces: Traces, clock: Clock
+        self,
+        names: Names,
+        patience: Patience,
+        reader: RowReader,
+        traces: Traces,
+        together: Together,
+        clock: Clock,
     ) -> None:
+        self._together = together
         self._names, self._patience, self._reader = names, patience, reader
         self._traces, self._clock = traces, clock
         self._watch = Watch(names, patience, traces, clock)
@@ -63,6 +79,32 @@ class Follower:
             except OSError as error:
                 log.warning("what was read before cannot be found, tried again: %s", error)
             yield Idle(EVERY)
+        yield from self._gathered(self._turns())
+
+    def _gathered(
+        self, steps: Generator[Rows | Idle, None, None]
+    ) -> Generator[Rows | Idle, None, None]:
+        """Small pieces together: to commit one row costs what thousands do.
+
+        The traces stand behind all pieces that were taken, so none is ever held back.
+        """
+        held: list[Rows] = []
+        until = 0.0
+        for step in steps:
+            if isinstance(step, Rows):
+                now = self._clock.steady()
+                until = until if held else now + self._together.seconds
+                held.append(step)
+                rows = sum(each.frame.height + len(each.rejects) for each in held)
+                if rows < self._together.rows and now < until:
+                    continue
+            if held:
+                yield _joined(held)
+                held = []
+            if isinstance(step, Idle):
+                yield step
+
+    def _turns(self) -> Generator[Rows | Idle, None, None]:
         while True:
             found = self._watch.next()
             if found is None:
@@ -182,6 +224,15 @@ class Follower:
         if quiet < doubt:
             self._watch.put_off(name, file, file.since + doubt)
         return quiet < doubt
+
+
+def _joined(pieces: Sequence[Rows]) -> Rows:
+    """One piece of several; where no row is read yet, a frame may have no columns."""
+    if len(pieces) == 1:
+        return pieces[0]
+    frames = [each.frame for each in pieces if each.frame.width] or [pieces[0].frame]
+    rejects = [reject for each in pieces for reject in each.rejects]
+    return pieces[-1]._replace(frame=pl.concat(frames, how="diagonal_relaxed"), rejects=rejects)
 
 
 def _is_object(text: bytes) -> bool:

@@ -16,7 +16,7 @@ from edge.clock import Clock
 from edge.codec import TIMESTAMP, FieldSpec, Record
 from edge.component import PositiveDuration, Stream
 from edge.dataset.find import Finder, Found
-from edge.dataset.follow import Follower, Idle
+from edge.dataset.follow import Follower, Idle, Together
 from edge.dataset.identity import is_same, trace_at
 from edge.dataset.place import Place, first_bytes, without_first
 from edge.dataset.replay import Pace, Replay
@@ -95,6 +95,7 @@ class DatasetSource(Source):
 
     _record: Record = PrivateAttr()
     _stream: Stream = PrivateAttr()
+    _batch: Batch = PrivateAttr()
     _clock: Clock = PrivateAttr()
     _reader: RowReader = PrivateAttr()
     _remembered: bool = PrivateAttr(default=False)
@@ -122,9 +123,13 @@ class DatasetSource(Source):
     def bind(
         self, record: Record, stream: Stream, identity: str, batch: Batch, clock: Clock
     ) -> pl.Schema | None:
-        """Prepare to read; touches no file. Batches follow blocks of 2 MiB, not `batch`."""
-        del identity, batch
-        self._record, self._stream, self._clock = record, stream, clock
+        """Prepare to read; touches no file.
+
+        Batches follow blocks of 3 MiB; small pieces of files that are followed go together as
+        `batch` says.
+        """
+        del identity
+        self._record, self._stream, self._batch, self._clock = record, stream, batch, clock
         if record.format not in ("json", "csv"):
             raise DefinitionError(
                 Fault("record.format", f"a dataset has lines or columns, got {record.format!r}")
@@ -162,7 +167,9 @@ class DatasetSource(Source):
         folder = self._stream.folder
         finder = Finder(folder, self.path, lambda name: self._form_of(name) is not None)
         names = Names(folder, finder, self._form_of)
-        self._follower = Follower(names, patience, self._reader, self._traces, self._clock)
+        self._follower = Follower(
+            names, patience, self._reader, self._traces, Together(*self._batch), self._clock
+        )
         inherit = partial(self._inherit, start) if start else None
         steps: AsyncGenerator[Rows | Idle | None, None] = in_steps(self._follower.steps(inherit))
         async with aclosing(steps):

@@ -19,6 +19,7 @@ from tests.scripted import HandClock
 
 RECORD = Record(fields={"n": "int", "name": "optional str"})
 ROWS = 500
+SINGLE = Batch(rows=1)
 FIRST, SECOND = range(300), range(300, ROWS)
 
 
@@ -35,11 +36,15 @@ class Case(NamedTuple):
 
 
 def bound(
-    source: DatasetSource, folder: Path, record: Record = RECORD, clock: Clock | None = None
+    source: DatasetSource,
+    folder: Path,
+    record: Record = RECORD,
+    clock: Clock | None = None,
+    batch: Batch = SINGLE,
 ) -> DatasetSource:
     """The source as the runner gets it ready."""
     stream = Stream(time=record.time or "edge_received", folder=folder)
-    source.bind(record, stream, "edge-test", Batch(), clock or Clock())
+    source.bind(record, stream, "edge-test", batch, clock or Clock())
     return source
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.codec import Record, Reject
-from edge.sources import Arrival
+from edge.sources import Arrival, Batch
 from edge.sources.dataset import DatasetSource
 from tests.scripted import HandClock
 from tests.sources.cases import bound
@@ -18,7 +18,7 @@ class Following:
     """What a runner would do with it: `rows` and `rejects` are those of committed arrivals."""
 
     def __init__(self, folder: Path, record: Record = RECORD, **options: Any) -> None:
-        self.folder, self.record = folder, record
+        self.folder, self.record, self.batch = folder, record, Batch()
         self.options = {"path": ".", "follow": True, **options}
         self.clock = HandClock()
         self.rows: list[int] = []
@@ -30,7 +30,9 @@ class Following:
 
     def start(self) -> None:
         """A process begins, with what was committed."""
-        self.source = bound(DatasetSource(**self.options), self.folder, self.record, self.clock)
+        self.source = bound(
+            DatasetSource(**self.options), self.folder, self.record, self.clock, self.batch
+        )
         self.source.restore(self.states)
         self._arrivals: AsyncGenerator[Arrival | None, None] = self.source.arrivals(self.position)
 

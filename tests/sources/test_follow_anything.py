@@ -9,10 +9,12 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.sources import Batch
 from tests.sources.following import Following, lines
 
 FILES = st.sampled_from(["a", "b", "deep/c"])
-Step = tuple[str, ...] | tuple[str, str, int]
+ENOUGH = 1024 + 100
+"""Bytes of a file that is sure to be known by its content: 1 KiB and a line not yet whole."""
 
 
 class Writer:
@@ -56,7 +58,7 @@ class Writer:
     def copy_and_cut(self, file: Path) -> None:
         """As logrotate's copytruncate."""
         self.finish(file)
-        if file.exists() and file.stat().st_size >= 1024:
+        if file.exists() and file.stat().st_size >= ENOUGH:
             self._archives += 1
             shutil.copy(file, f"{file}.{100 + self._archives}")
             file.write_bytes(b"")
@@ -64,7 +66,7 @@ class Writer:
     def pack(self, file: Path) -> None:
         """Compress what was rotated last."""
         rotated = Path(f"{file}.1")
-        if rotated.exists() and rotated.stat().st_size >= 1024:
+        if rotated.exists() and rotated.stat().st_size >= ENOUGH:
             self._archives += 1
             packed = file.with_name(f"{self._archives}-{file.name}.gz")
             packed.write_bytes(gzip.compress(rotated.read_bytes()))
@@ -92,8 +94,10 @@ SCRIPT = st.lists(
 )
 
 
-def play(script: list[Do], folder: Path) -> tuple[Following, Writer]:
+def play(script: list[Do], folder: Path, rows: int) -> tuple[Following, Writer]:
     following, writer = Following(folder), Writer(folder)
+    following.batch = Batch(rows=rows)
+    following.crash()
     for do in script:
         file = writer.file(do.name)
         match do.what:
@@ -133,10 +137,10 @@ def play(script: list[Do], folder: Path) -> tuple[Following, Writer]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(SCRIPT)
-def test_each_line_is_read_once(script: list[Do]) -> None:
+@given(SCRIPT, st.sampled_from([1, 20, 10_000]))
+def test_each_line_is_read_once(script: list[Do], rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        following, writer = play(script, Path(folder))
+        following, writer = play(script, Path(folder), rows)
         following.close()
         assert sorted(following.rows) == list(range(writer.written))
         assert not following.rejects
