@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import orjson
@@ -15,7 +17,7 @@ from edge.dataset.find import Found
 from edge.dataset.identity import beginning, is_packed, is_same, trace_of_columns, trace_of_text
 from edge.dataset.rows import FileFormat, RowReader, Rows
 from edge.dataset.traces import SURE, Trace, Traces
-from edge.dataset.watch import EVERY, File, Names, Patience, Watch
+from edge.dataset.watch import EVERY, File, Lost, Names, Patience, Watch, warn_of_loss
 
 log = logging.getLogger("edge.dataset")
 
@@ -79,7 +81,10 @@ class Follower:
             except OSError as error:
                 log.warning("what was read before cannot be found, tried again: %s", error)
             yield Idle(EVERY)
-        yield from self._gathered(self._turns())
+        try:
+            yield from self._gathered(self._turns())
+        finally:
+            self._watch.close()
 
     def _gathered(
         self, steps: Generator[Rows | Idle, None, None]
@@ -107,10 +112,12 @@ class Follower:
     def _turns(self) -> Generator[Rows | Idle, None, None]:
         while True:
             found = self._watch.next()
-            if found is None:
-                yield Idle(self._watch.pause())
-            else:
+            if found is not None:
                 yield from self._turn(*found)
+                continue
+            for lost, trace in self._watch.orphans():
+                yield from self._rest_of(lost, trace)
+            yield Idle(self._watch.pause())
 
     def _turn(self, name: str, file: File) -> Generator[Rows | Idle, None, None]:
         """Read one file as far as it goes now, or as far as one turn goes."""
@@ -136,7 +143,7 @@ class Follower:
         if trace is not None:
             if trace.is_as(file.found) or is_same(path, trace, columns):
                 return trace
-            self._watch.replaced(name, trace, file)
+            self._watch.replaced(name, trace, None)
         for other in self._traces.begin_alike(beginning(path, columns)):
             candidate = self._traces.files[other]
             sure = candidate.known >= SURE
@@ -182,6 +189,31 @@ class Follower:
                     return
         self._at_end(name, file, quiet, trace_of_text(text, found), bool(text.rest))
 
+    def _rest_of(self, lost: Lost, trace: Trace) -> Generator[Rows | Idle, None, None]:
+        """What was not read of a file that is gone, if it was held open."""
+        unread, form = lost.unread, self._names.format_of(lost.name) or "ndjson"
+        if lost.held is not None:
+            path, start = Path(f"/proc/self/fd/{lost.held}"), (trace.offset, trace.line)
+            try:
+                if is_same(path, trace, columns=False):
+                    text = self._reader.open(path, form, whole=False)
+                    found = Found.of(text.stat())
+                    with closing(
+                        self._reader.text(text, lost.name, form, *start, _is_object)
+                    ) as steps:
+                        for rows in steps:
+                            if rows is not None:
+                                reached = trace_of_text(text, found)._replace(gone=trace.gone)
+                                self._traces.put(lost.trace, reached)
+                            yield rows or Idle(0.0)
+                    unread = max(0, found.size - text.offset)
+            except OSError as error:
+                log.debug("%s: %s", lost.name, error)
+            finally:
+                os.close(lost.held)
+        if unread:
+            warn_of_loss(lost.name, "was removed or cut short before all was read", unread)
+
     def _at_end(self, name: str, file: File, quiet: float, trace: Trace, rest: bool) -> None:
         """A file was read to its end. rest: but for a line that is not whole."""
         known = self._traces.files.get(name)
@@ -192,6 +224,8 @@ class Follower:
         over = trace._replace(over=not rest, away=away)
         if known is not None and over != known:
             self._traces.put(name, over)
+        if not away and not is_packed(self._names.path(name)):
+            self._watch.hold(name, trace.inode)
         waits = self._patience[:2] if rest or away else ()
         due = min((file.since + wait for wait in waits if wait > quiet), default=math.inf)
         self._watch.put_off(name, file, due)

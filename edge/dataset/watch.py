@@ -2,9 +2,10 @@
 
 import logging
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ log = logging.getLogger("edge.dataset")
 EVERY = 1.0  # seconds between two looks at least
 _COST = 250  # times the processor time of a look go by before the next one
 _HOT = 60.0  # seconds for which a file that changed is looked at every time
+_MOST_HELD = 64  # of them are held open
 _RETRY_CAP = 60.0  # seconds, longest pause after an error
 _MOST_TOLD = 20  # files whose errors are told in the log as warnings at a time
 
@@ -65,12 +67,14 @@ class File:
     failures: int = 0
 
 
-class _Lost(NamedTuple):
-    """A trace whose file left its name: where it lies, that name, and bytes seen but not read."""
+class Lost(NamedTuple):
+    """A trace whose file left its name: where it lies, that name, bytes seen but not read, and a
+    descriptor of the file, if it was held open."""
 
     trace: str
     name: str
     unread: int
+    held: int | None
 
 
 class Watch:
@@ -82,7 +86,8 @@ class Watch:
         self._pending: set[str] = set()  # names of files that are to be read at some time
         self._ready: deque[str] = deque()  # now
         self._hot: dict[str, float] = {}  # until when a file is looked at every time
-        self._lost: list[_Lost] = []
+        self._lost: list[Lost] = []
+        self._held: dict[str, int] = {}  # descriptors of hot files, which may be moved away unread
         self._problems: dict[str, str] = {}
         self._listing = Listing({}, {}, None)
         self._aged = clock.steady()
@@ -101,7 +106,6 @@ class Watch:
                 file = self._files[name]
                 file.due = math.inf
                 return name, file
-        self._seek_lost()
         return None
 
     def pause(self) -> float:
@@ -141,7 +145,24 @@ class Watch:
         log.info("%s: is not the file it was, read from its start", name)
         unread = max(0, file.found.size - trace.offset) if file else 0
         lost = self._traces.lose(name, replaced=True)
-        self._lost.append(_Lost(lost, name, unread))
+        self._lost.append(Lost(lost, name, unread, self._held.pop(name, None)))
+
+    def hold(self, name: str, inode: int) -> None:
+        """Keep a file open that was read to its end and changes often, should it be moved away."""
+        if name not in self._hot or name in self._held or len(self._held) >= _MOST_HELD:
+            return
+        held = os.open(self._names.path(name), os.O_RDONLY)
+        if os.fstat(held).st_ino == inode:
+            self._held[name] = held
+        else:
+            os.close(held)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for held in [*self._held.values(), *(each.held for each in self._lost)]:
+            if held is not None:
+                os.close(held)
+        self._held, self._lost = {}, []
 
     def list(self) -> Listing:
         """One look."""
@@ -201,6 +222,7 @@ class Watch:
         for name, until in list(self._hot.items()):
             if until < now:
                 del self._hot[name]
+                self._let_go(name)
                 continue
             try:
                 found = self._names.finder.stat(name)
@@ -255,31 +277,41 @@ class Watch:
         trace = self._traces.files.get(name)
         if trace is None and file and waited and file.found.size:
             if all(found.inode != file.found.inode for found in self._listing.files.values()):
-                _warn_of_loss(name, "was removed before it was read", file.found.size)
+                warn_of_loss(name, "was removed before it was read", file.found.size)
         elif trace is not None and trace.gone is None:
             unread = max(0, file.found.size - trace.offset) if file and not trace.over else 0
             self._traces.lose(name)
             if not trace.away:
-                self._lost.append(_Lost(name, name, unread))
+                self._lost.append(Lost(name, name, unread, self._held.pop(name, None)))
+        self._let_go(name)
 
-    def _seek_lost(self) -> None:
-        """Look beside where a file was for what it is called now; what has a new name that is
-        followed was found when that was read."""
+    def _let_go(self, name: str) -> None:
+        held = self._held.pop(name, None)
+        if held is not None:
+            os.close(held)
+
+    def orphans(self) -> Iterator[tuple[Lost, Trace]]:
+        """Files that have no name any more under which they will be read; to be closed.
+
+        What has a new name that is followed was found when that was read; what lies beside its
+        old name will be.
+        """
         new = (name for name in self._pending if name not in self._traces.files)
         undecided = {Path(name).parent for name in new} if self._lost else set()
         lost, self._lost = self._lost, []
         for each in lost:
             trace = self._traces.files.get(each.trace)
-            if trace is None or trace.gone is None:
-                continue
-            if Path(each.name).parent in undecided:
-                self._lost.append(each)
-            elif not self._is_beside(each, trace) and each.unread:
-                _warn_of_loss(
-                    each.name, "was removed or cut short before all was read", each.unread
-                )
+            if trace is not None and trace.gone is not None:
+                if Path(each.name).parent in undecided:
+                    self._lost.append(each)
+                    continue
+                if not self._is_beside(each, trace):
+                    yield each, trace
+                    continue
+            if each.held is not None:
+                os.close(each.held)
 
-    def _is_beside(self, lost: _Lost, trace: Trace) -> bool:
+    def _is_beside(self, lost: Lost, trace: Trace) -> bool:
         """Whether the file has another name in its folder; if so it is read there to its end."""
         names = self._names
         if names.is_taken_whole(lost.name):
@@ -335,5 +367,6 @@ class Watch:
         }
 
 
-def _warn_of_loss(name: str, how: str, size: int) -> None:
+def warn_of_loss(name: str, how: str, size: int) -> None:
+    """Say that bytes of a file are gone that nobody has read."""
     log.warning("%s: %s, %s are lost", name, how, format_size(size))

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from edge.clock import Clock
 from edge.codec import Record
 from edge.sources.dataset import DatasetSource
 from tests.faults.share import Share, shared
-from tests.faults.test_process import GRACE, arrived
+from tests.faults.test_process import GRACE, arrived, status
 from tests.processor import Processor, until
 from tests.sources.cases import bound
 from tests.sources.following import Following, lines
@@ -145,3 +145,43 @@ def test_told_to_stop_while_a_share_hangs_it_leaves_within_the_grace(
     share.thaw()
     with processor.running():
         until(lambda: arrived(tmp_path) == [1])
+
+
+def test_killed_again_and_again_beside_a_writer_that_rotates_each_line_is_delivered_once(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "seen"
+    folder.mkdir()
+    (tmp_path / "press.yaml").write_text(DEFINITION.format(options=", follow: true"))
+    processor, file, written = Processor(tmp_path / "press.yaml"), folder / "app.ndjson", 0
+
+    def write(lines_of: int) -> None:
+        nonlocal written
+        with file.open("ab") as opened:
+            for _ in range(lines_of):
+                opened.write(lines(written))
+                opened.flush()
+                written += 1
+
+    def has_read(rows: int) -> Callable[[], bool]:
+        return lambda: bool(status(tmp_path)["rows_read"] >= rows)
+
+    def rotate() -> None:
+        for number in range(9, 0, -1):
+            older = Path(f"{file}.{number}")
+            if older.exists():
+                older.rename(f"{file}.{number + 1}")
+        file.rename(f"{file}.1")
+
+    for _ in range(3):
+        write(500)
+        with processor.running():
+            until(has_read(written - 400))
+            write(500)
+            rotate()
+            write(500)
+        rotate()
+        write(100)
+    with processor.running():
+        until(lambda: len(arrived(tmp_path)) >= written)
+    assert arrived(tmp_path) == list(range(written))

@@ -285,6 +285,40 @@ def test_a_file_that_is_written_anew_with_more_at_its_end_is_read_on(
     assert following.read() == [3]
 
 
+@pytest.mark.parametrize("how", ["moved to a folder that is not followed", "removed"])
+def test_what_was_written_last_to_a_file_that_leaves_is_read(
+    how: str, follow: Follow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    following, file = follow(path="*.ndjson"), tmp_path / "a.ndjson"
+    (tmp_path / "archive").mkdir()
+    for n in range(3):
+        append(file, lines(n))
+        following.read()
+    append(file, lines(3, 4).rstrip())
+    if how == "removed":
+        file.unlink()
+    else:
+        file.rename(tmp_path / "archive" / "a.ndjson")
+    append(file, lines(5))
+    following.read(3)
+    assert sorted(following.rows) == [0, 1, 2, 3, 4, 5]
+    assert "are lost" not in caplog.text
+
+
+def test_what_was_seen_of_a_file_and_cut_off_is_said(
+    follow: Follow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    following, file = follow(), tmp_path / "a.ndjson"
+    for n in range(3):
+        append(file, lines(n))
+        following.read()
+    append(file, b'{"n":3')
+    following.read()
+    os.truncate(file, 0)
+    following.read()
+    assert "a.ndjson: was removed or cut short before all was read, 6 B are lost" in caplog.text
+
+
 def test_a_link_to_a_file_is_the_same_file(follow: Follow, tmp_path: Path) -> None:
     following = follow()
     append(tmp_path / "today.ndjson", lines(1))
