@@ -30,6 +30,7 @@ Profile = Annotated[
     str | None, typer.Option(help="Profile of the AWS configuration files; default AWS_PROFILE.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "remove": ("-", "red")}
 _STYLES = {"running": "green", "starting": "", "offline": "yellow", "no host": "yellow"}
 
 
@@ -176,7 +177,7 @@ def _put_plan(account: "Account", made: "Plan") -> None:
     site = account.site
     console = terminal()
     for change in made.changes:
-        sign, style = ("+", "green") if change.action == "create" else ("~", "yellow")
+        sign, style = _SIGNS[change.action]
         console.print(f"{sign} {change.resource}", style=style, markup=False)
         for line in change.lines:
             console.print(
@@ -214,8 +215,8 @@ def _as_json(made: "Plan") -> Mapping[str, Any]:
 
 
 def _tell_change(change: "Change") -> None:
-    words = {"create": "creates", "update": "changes"}[change.action]
-    detail = "" if change.action == "create" else f": {', '.join(change.settings)}"
+    words = {"create": "creates", "update": "changes", "remove": "removes"}[change.action]
+    detail = f": {', '.join(change.settings)}" if change.action == "update" else ""
     say(f"{words} {change.resource}{detail}")
 
 

@@ -17,6 +17,10 @@ def apply(account: Account, workload: Workload, tell: Callable[[Change], None]) 
     stock = stock_of(account, workload)
     if found := list(problems(stock)):
         raise DeployFailed("\n".join(found))
+    for former in stock.former:  # first, as its host may have become another replica
+        tell(Change(former, "remove", (), ()))
+        with told(str(former)):
+            former.remove()
     asked = False
     for resource in stock.made:
         if change := difference(resource):
@@ -38,7 +42,7 @@ def destroy(stock: Stock, data: bool, tell: Callable[[str], None]) -> None:
 
     What is on the hosts stays there. Raises DeployFailed.
     """
-    for resource in reversed(stock.made):
+    for resource in (*stock.former, *reversed(stock.made)):
         with told(str(resource)):
             if not resource.is_ours():
                 continue

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from edge.deploy.site import Site
 from edge.deploy.task import FARGATE_STOP, sized
+from edge.deploy.workload import Workload, is_loopback
+from edge.sources.mqtt import MqttSource
 
 LINK_LOSS = {
     "ecs-anywhere": (
@@ -38,12 +40,28 @@ class Note(NamedTuple):
         return f"{self.field}: {self.words}"
 
 
-def notes(site: Site) -> Sequence[Note]:
+def notes(workload: Workload) -> Sequence[Note]:
     """Every field that does not reach the target as it is written, or has a price there."""
-    return [*_anywhere_notes(site)] if site.target != "fargate" else [*_fargate_notes(site)]
+    site = workload.site
+    of_target = _fargate_notes(site) if site.target == "fargate" else _host_notes(site)
+    return [*_twice(workload), *of_target]
 
 
-def _anywhere_notes(site: Site) -> Iterator[Note]:
+def _twice(workload: Workload) -> Iterator[Note]:
+    """Several processors that subscribe to the same topics each get every message."""
+    readers: dict[tuple[object, ...], list[str]] = {}
+    for replica, pipelines in workload.pipelines.items():
+        for source in [pipeline.source for pipeline in pipelines]:
+            if isinstance(source, MqttSource) and not source.share and not is_loopback(source):
+                readers.setdefault((source.url, *source.topics), []).append(replica)
+    for (url, *_), replicas in readers.items():
+        if len(replicas) > 1:
+            who = f"{' and '.join(replicas)} each read every message of {url}"
+            words = "and count it twice, unless each has another broker there; set `share`"
+            yield Note("hosts", f"{who}, {words}")
+
+
+def _host_notes(site: Site) -> Iterator[Note]:
     if site.secrets:
         yield Note("secrets", "are fetched when a task starts: none starts while the link is away")
     if site.logs.driver == "awslogs":

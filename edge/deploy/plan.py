@@ -11,7 +11,7 @@ from edge.deploy.resources.access import Role
 from edge.deploy.resources.bucket import Bucket
 from edge.deploy.resources.ground import Cluster, LogGroup, Repository
 from edge.deploy.resources.queue import Queue, dead_letters
-from edge.deploy.resources.tasks import Definition, Service
+from edge.deploy.resources.tasks import Definition, Former, Service, former_services
 from edge.deploy.workload import Workload
 
 
@@ -19,7 +19,7 @@ class Change(NamedTuple):
     """What is to be done to one resource; lines: settings that go (`- `) and come (`+ `)."""
 
     resource: Resource
-    action: Literal["create", "update"]
+    action: Literal["create", "update", "remove"]
     settings: Sequence[str]
     lines: Sequence[str]
 
@@ -41,6 +41,8 @@ class Stock(NamedTuple):
 
     made: Sequence[Resource]
     needed: Sequence[tuple[Resource, str]]
+    former: Sequence[Former] = ()
+    """Services of hosts that are named no more."""
 
     def services(self) -> Mapping[str, Service]:
         """The services, by replica."""
@@ -70,16 +72,19 @@ def stock_of(account: Account, workload: Workload) -> Stock:
     definitions = {each: Definition(account, workload, each) for each in workload.pipelines}
     made += definitions.values()
     made += [Service(account, each, replica) for replica, each in definitions.items()]
-    return Stock(made, needed)
+    with told("services"):
+        former = former_services(account, [each.name for each in definitions.values()])
+    return Stock(made, needed, former)
 
 
 def make_plan(account: Account, workload: Workload) -> Plan:
     """Compare; reads only. Raises DeployFailed where AWS does not answer."""
     stock = stock_of(account, workload)
-    changes = [change for each in stock.made if (change := difference(each))]
+    changes = [Change(each, "remove", (), ()) for each in stock.former]
+    changes += [change for each in stock.made if (change := difference(each))]
     with told("hosts"):
         hosts = instances.by_replica(account)
-    return Plan(changes, list(problems(stock)), guarantees.notes(account.site), hosts)
+    return Plan(changes, list(problems(stock)), guarantees.notes(workload), hosts)
 
 
 def difference(resource: Resource) -> Change | None:
@@ -136,9 +141,12 @@ def _named(workload: Workload, home: roles.Home, service: str) -> Sequence[str]:
     """Queues or buckets of this account that parts ask for, by name."""
     found = []
     for permission in workload.permissions():
-        _, _, kind, region, account, name = home.fill(permission.resource).split(":", 5)
+        parts = home.fill(permission.resource).split(":", 5)
+        if len(parts) < 6 or parts[2] != service:  # `*` is no ARN
+            continue
+        _, _, _, region, account, name = parts
         ours = (region or home.region, account or home.account) == (home.region, home.account)
-        if kind == service and ours and not name.startswith("accesspoint/"):
+        if ours and not name.startswith("accesspoint/"):
             found.append(name.partition("/")[0])
     return list(dict.fromkeys(found))
 

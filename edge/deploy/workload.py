@@ -138,10 +138,10 @@ def _place_faults(site: Site, pipeline: Pipeline) -> Iterator[Fault]:
     if path is not None and not _is_below(str(path), str(STATE)):
         message = f"must lie below {STATE} in the container, got '{path}'; leave it out"
         yield pipeline.fault(("outbox", "path"), message)
-    if site.network.mode != "host" and _is_loopback(pipeline.source):
+    if site.network.mode != "host" and is_loopback(pipeline.source):
         yield pipeline.fault(("source",), _OWN_LOOPBACK)
     for name, branch in pipeline.sinks.items():
-        if site.network.mode != "host" and _is_loopback(branch.sink):
+        if site.network.mode != "host" and is_loopback(branch.sink):
             yield pipeline.fault(("sinks", name), _OWN_LOOPBACK)
         if isinstance(branch.sink, FileSink) and not _is_writable(site, str(branch.sink.path)):
             yield pipeline.fault(
@@ -156,7 +156,8 @@ _OWN_LOOPBACK = (
 )
 
 
-def _is_loopback(part: Component) -> bool:
+def is_loopback(part: Component) -> bool:
+    """Whether a part connects to the machine, or container, that it runs in."""
     host = urlsplit(str(getattr(part, "url", ""))).hostname or ""
     try:
         return ip_address(host).is_loopback

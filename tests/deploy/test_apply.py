@@ -258,6 +258,35 @@ def test_every_host_has_a_service_of_its_own(aws: Aws, tmp_path: Path) -> None:
     assert len(aws.of("CreateRole")) == 2
 
 
+def test_a_host_that_is_named_no_more_loses_its_service(aws: Aws, tmp_path: Path) -> None:
+    names = "[gw-1, gw-2]"
+    run(aws.account(make(tmp_path, {**ELSEWHERE, "[gw-1]": names})))
+    (tmp_path / "b").mkdir()
+    run(aws.account(make(tmp_path / "b", {**ELSEWHERE, "site: osaka": "site: osaka-gw"})))
+    site = make(tmp_path, ELSEWHERE)
+    aws.forget()
+
+    (gone,) = make_plan(aws.account(site), load_workload(site)).changes
+    assert (gone.action, str(gone.resource)) == ("remove", "service edge-osaka-gw-2")
+    assert aws.writes() == []
+    assert run(aws.account(site)) == ["remove service edge-osaka-gw-2"]
+    assert [str(call) for call in aws.writes()] == [
+        "ecs:DeleteService",
+        "ecs:DeregisterTaskDefinition",
+    ]
+    assert run(aws.account(site)) == []
+
+
+def test_a_role_that_iam_has_not_spread_yet_is_waited_for(
+    aws: Aws, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.deploy.resources.tasks._PAUSE", 0)
+    early = Failure("ClientException", 400, "ECS was unable to assume the role")
+    aws.cloud.fail("CreateService", early, early)
+    assert run(aws.account(site))[-1] == "create service edge-osaka-gw-1"
+    assert aws.service("edge-osaka-gw-1").status == "ACTIVE"
+
+
 def test_a_second_run_writes_nothing(aws: Aws, site: Site) -> None:
     run(aws.account(site))
     aws.forget()

@@ -7,6 +7,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from edge.deploy.site import Site, load_site
+from edge.deploy.validate import check_target
+from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError
 from edge.pipeline.document import parse
 from edge.pipeline.schema import file_schema
@@ -74,9 +76,12 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert [fault.line for fault in raised.value.faults] == [3, 10]
 
 
-def test_the_sites_that_come_with_the_project_load() -> None:
+def test_the_sites_that_come_with_the_project_can_be_deployed() -> None:
     for file in Path("deploy/sites").glob("*.yaml"):
-        assert load_site(file, {}) == load_site(file.stem, {})
+        site = load_site(file, {})
+        assert site == load_site(file.stem, {})
+        check_target(site)
+        assert load_workload(site).permissions()
 
 
 def test_a_host_runs_what_its_attributes_say(tmp_path: Path) -> None:

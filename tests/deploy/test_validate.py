@@ -163,7 +163,7 @@ def test_a_site_becomes_a_fargate_task_and_every_field_is_accounted_for(tmp_path
     assert not any("host" in volume for volume in made["volumes"])
     efs = made["volumes"][1]["efsVolumeConfiguration"]
     assert efs["transitEncryption"] == "ENABLED"
-    fields = {note.field for note in notes(site)}
+    fields = {note.field for note in notes(load_workload(site))}
     assert fields == {
         "resources",
         "stop_timeout",
@@ -174,6 +174,17 @@ def test_a_site_becomes_a_fargate_task_and_every_field_is_accounted_for(tmp_path
         "environment",
         "architecture",
     }
+
+
+@pytest.mark.parametrize(("more", "noted"), [("", 1), ("    share: g\n", 0)])
+def test_hosts_that_would_count_a_message_twice_are_noted(
+    tmp_path: Path, more: str, noted: int
+) -> None:
+    pipeline = PIPELINE.replace("    username", f"{more}    username")
+    site = make(tmp_path, {"[gw-1]": "[gw-1, gw-2]"}, pipeline)
+    found = [note.words for note in notes(load_workload(site)) if note.field == "hosts"]
+    assert len(found) == noted
+    assert all("gw-1 and gw-2 each read every message of mqtt://broker" in it for it in found)
 
 
 def test_a_site_becomes_an_ec2_task_with_the_same_container(tmp_path: Path) -> None:

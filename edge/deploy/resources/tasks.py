@@ -1,7 +1,7 @@
 """What ECS runs: the task definition of a replica, and the service that keeps one task of it."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from edge.deploy.account import Account, absent, code_of
@@ -47,8 +47,10 @@ class Definition(Resource):
         return None
 
     def create(self) -> None:
-        answer = self.account.client("ecs").register_task_definition(
-            **self.wanted(), tags=self.account.tags("key", "value")
+        answer = _patiently(
+            self.account.client("ecs").register_task_definition,
+            **self.wanted(),
+            tags=self.account.tags("key", "value"),
         )
         self.arn = answer["taskDefinition"]["taskDefinitionArn"]
 
@@ -56,13 +58,7 @@ class Definition(Resource):
         self.create()
 
     def remove(self) -> None:
-        ecs = self.account.client("ecs")
-        pages = ecs.get_paginator("list_task_definitions").paginate(
-            familyPrefix=self.name, status="ACTIVE"
-        )
-        for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
-            if f"/{self.name}:" in arn:  # and not another family that starts alike
-                ecs.deregister_task_definition(taskDefinition=arn)
+        _deregister(self.account, self.name)
 
 
 class Service(Resource):
@@ -127,21 +123,15 @@ class Service(Resource):
         return None
 
     def create(self) -> None:
-        settings = dict(self.wanted())
-        for patience in _patience():
-            try:
-                self.account.client("ecs").create_service(
-                    cluster=self.account.site.cluster,
-                    serviceName=self.name,
-                    propagateTags="SERVICE",
-                    enableECSManagedTags=True,
-                    tags=self.account.tags("key", "value"),
-                    **settings,
-                )
-                return
-            except Exception as error:
-                if not patience or not _passes(error):
-                    raise
+        _patiently(
+            self.account.client("ecs").create_service,
+            cluster=self.account.site.cluster,
+            serviceName=self.name,
+            propagateTags="SERVICE",
+            enableECSManagedTags=True,
+            tags=self.account.tags("key", "value"),
+            **self.wanted(),
+        )
 
     def update(self, changed: Collection[str]) -> None:
         if fixed := [name for name in changed if name in _FIXED]:
@@ -162,7 +152,9 @@ class Service(Resource):
 
     def is_ours(self) -> bool:
         found = self.describe()
-        return found is not None and self.account.owns(found.get("tags", []))
+        if found is None or found["status"] == "DRAINING":
+            return False
+        return self.account.owns(found.get("tags", []))
 
     def go_back(self, revision: str) -> None:
         """Run `revision` again."""
@@ -186,6 +178,42 @@ class Service(Resource):
         return made
 
 
+class Former(Service):
+    """The service of a host that the site file names no more; its rows stay on that host."""
+
+    def __init__(self, account: Account, name: str) -> None:
+        Resource.__init__(self, account, name)
+
+    def wanted(self) -> Settings:
+        return {}
+
+    def remove(self) -> None:
+        super().remove()
+        _deregister(self.account, self.name)
+
+
+def former_services(account: Account, kept: Collection[str]) -> Sequence[Former]:
+    """Services that were made for the site and are not among `kept`."""
+    ecs, cluster = account.client("ecs"), account.site.cluster
+    names: list[str] = []
+    with absent("ClusterNotFoundException"):
+        for page in ecs.get_paginator("list_services").paginate(cluster=cluster):
+            names += [arn.rpartition("/")[2] for arn in page["serviceArns"]]
+    ours = account.site.service("")
+    found = [Former(account, name) for name in names if name.startswith(ours) and name not in kept]
+    return [each for each in found if each.is_ours()]  # and not of a site that starts alike
+
+
+def _deregister(account: Account, family: str) -> None:
+    ecs = account.client("ecs")
+    pages = ecs.get_paginator("list_task_definitions").paginate(
+        familyPrefix=family, status="ACTIVE"
+    )
+    for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+        if f"/{family}:" in arn:  # and not another family that starts alike
+            ecs.deregister_task_definition(taskDefinition=arn)
+
+
 def _digest(definition: Settings) -> str | None:
     containers = definition["containerDefinitions"]
     found = [each for each in containers if each["name"] == CONTAINER]
@@ -202,18 +230,21 @@ def _shaped(found: Any, wanted: Any) -> Any:
     return found
 
 
-def _patience() -> Iterator[bool]:
-    """True for every try but the last."""
+def _patiently(call: Callable[..., Any], **parameters: Any) -> Any:
+    """Call until it is done, or fails for something that does not pass by itself."""
     end = time.monotonic() + _SETTLES
-    while time.monotonic() < end:
-        yield True
+    while True:
+        try:
+            return call(**parameters)
+        except Exception as error:
+            if time.monotonic() >= end or not _passes(error):
+                raise
         time.sleep(_PAUSE)
-    yield False
 
 
 def _passes(error: Exception) -> bool:
     """Whether it is only a matter of time: a role that IAM has just made, a service that drains."""
     text = str(error)
-    return code_of(error) in ("InvalidParameterException", "ClientException") and (
-        "assume" in text or "raining" in text
+    return code_of(error) in ("InvalidParameterException", "ClientException") and any(
+        words in text for words in ("assume", "ole is not valid", "raining")
     )
