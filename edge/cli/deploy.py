@@ -31,7 +31,13 @@ Profile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "remove": ("-", "red")}
-_STYLES = {"running": "green", "starting": "", "offline": "yellow", "no host": "yellow"}
+_STYLES = {
+    "running": "green",
+    "starting": "",
+    "offline": "yellow",
+    "draining": "yellow",
+    "no host": "yellow",
+}
 
 
 def add_to(app: typer.Typer) -> None:

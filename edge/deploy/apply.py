@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from edge.deploy.account import Account, told
+from edge.deploy.instances import by_replica
 from edge.deploy.plan import Change, Stock, difference, missing_image, problems, stock_of
 from edge.deploy.resources.tasks import Service
 from edge.deploy.workload import Workload
@@ -17,6 +18,8 @@ def apply(account: Account, workload: Workload, tell: Callable[[Change], None]) 
     stock = stock_of(account, workload)
     if found := list(problems(stock)):
         raise DeployFailed("\n".join(found))
+    with told("hosts"):
+        by_replica(account)  # refuses two of one replica
     for former in stock.former:  # first, as its host may have become another replica
         tell(Change(former, "remove", (), ()))
         with told(str(former)):

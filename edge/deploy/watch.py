@@ -8,7 +8,7 @@ from edge.deploy import instances
 from edge.deploy.account import Account, told
 from edge.deploy.resources.tasks import Service
 
-State = Literal["running", "starting", "offline", "no host", "crashes", "rolled back"]
+State = Literal["running", "starting", "offline", "draining", "no host", "crashes", "rolled back"]
 
 CRASHES = 3
 """Tasks of a new revision that may fail before the one before it is started again."""
@@ -66,6 +66,8 @@ def _look(
     if account.site.target != "fargate" and host is None:
         words = f"run `edge host activate {account.site.site}` for it"
         return Standing(replica, name, "no host", words)
+    if host is not None and host.status == "DRAINING":
+        return Standing(replica, name, "draining", "takes no task until it is active again")
     if host is not None and not host.connected:
         return Standing(replica, name, "offline", "gets it when its link is back")
     if newest.get("rolloutState") == "COMPLETED" and newest.get("runningCount", 0) >= 1:

@@ -57,17 +57,19 @@ def test_it_is_waited_for_until_the_task_runs(aws: Aws, site: Site) -> None:
 
 
 def test_a_host_that_is_offline_is_told_and_not_waited_for(aws: Aws, tmp_path: Path) -> None:
-    site = make(tmp_path, {**ELSEWHERE, "[gw-1]": "[gw-1, gw-2, gw-3]"})
+    site = make(tmp_path, {**ELSEWHERE, "[gw-1]": "[gw-1, gw-2, gw-3, gw-4]"})
     aws.register_host("plants", 1, site="osaka", replica="gw-1")
     aws.register_host("plants", 2, site="osaka", replica="gw-2").agent_connected = False
     aws.register_host("plants", 3, site="kyoto", replica="gw-3")
     stock = applied(aws, site)
     aws.roll_out(NAME)
+    aws.register_host("plants", 4, site="osaka", replica="gw-4").status = "DRAINING"
     standings = watched(aws, site, stock)
     assert [(each.replica, each.state) for each in standings] == [
         ("gw-1", "running"),
         ("gw-2", "offline"),
         ("gw-3", "no host"),
+        ("gw-4", "draining"),
     ]
 
 
@@ -121,9 +123,9 @@ def test_a_first_deployment_that_crashes_has_nothing_to_go_back_to(aws: Aws, sit
 def test_two_hosts_of_one_replica_are_refused(aws: Aws, site: Site) -> None:
     aws.register_host("plants", 1, site="osaka", replica="gw-1")
     aws.register_host("plants", 2, site="osaka", replica="gw-1")
-    stock = applied(aws, site)
     with pytest.raises(DeployFailed, match="are both replica 'gw-1' of osaka, and would share"):
-        watched(aws, site, stock)
+        applied(aws, site)
+    assert aws.writes() == []
 
 
 def test_a_report_joins_service_task_and_host(aws: Aws, site: Site) -> None:

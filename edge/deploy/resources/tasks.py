@@ -11,6 +11,7 @@ from edge.deploy.workload import Workload
 from edge.errors import DeployFailed
 
 _FIXED = ("launchType", "schedulingStrategy")
+_SILENT = {"availabilityZoneRebalancing": "DISABLED"}  # what it means that ECS says nothing of it
 _SETTLES = 120  # seconds in which ECS may not yet know a new role, or lets an old service go
 _PAUSE = 5
 
@@ -109,7 +110,7 @@ class Service(Resource):
         if not self.account.owns(found.get("tags", [])):
             raise DeployFailed(f"{self}: is there and not this site's; delete it, or rename one")
         self.before = found["taskDefinition"]
-        shaped: Settings = _shaped(found, self.wanted())
+        shaped: Settings = _shaped({**_SILENT, **found}, self.wanted())
         return shaped
 
     def describe(self) -> Mapping[str, Any] | None:
@@ -226,6 +227,8 @@ def _shaped(found: Any, wanted: Any) -> Any:
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         return {name: _shaped(found.get(name), wanted[name]) for name in wanted}
     if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        if all(isinstance(each, str) for each in found) and set(found) == set(wanted):
+            return wanted  # subnets, in whatever order
         return [_shaped(*pair) for pair in zip(found, wanted, strict=True)]
     return found
 
