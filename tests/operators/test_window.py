@@ -410,7 +410,9 @@ def test_late_rows_are_listed_also_when_a_neighbour_fails(tmp_path: Path) -> Non
 class LiveSource(ScriptedSource):
     """Never ends: after its script nothing comes, for as long as anybody asks."""
 
-    finite = False
+    @property
+    def finite(self) -> bool:
+        return False
 
     async def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         async for arrival in super().arrivals(position):
