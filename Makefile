@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 run: .venv/ready mosquitto   ## the main job on real data, no cloud account
 	$(BIN)/edge demo
 
-test: .venv/ready mosquitto disks faketime  ## everything
+test: .venv/ready mosquitto disks faketime docker  ## everything
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/ready           ## format, lint, types
@@ -42,6 +42,13 @@ disks:                       # what tests/faults make file systems with
 faketime:                    # a wall clock that tests can set, for one process
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends libfaketime; }
+
+.PHONY: docker
+docker:                      # an engine where none runs, and what its base image is made with
+	@command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || docker info >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends docker.io iptables; }
+	@command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends debootstrap; }
 
 clean:
 	rm -rf .venv var out .mypy_cache .ruff_cache .pytest_cache

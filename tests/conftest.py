@@ -11,6 +11,7 @@ from tests.search import examples
 
 if TYPE_CHECKING:
     from tests.cloud import Cloud
+    from tests.engine import Engine
 
 settings.register_profile("edge", examples(100))
 settings.load_profile("edge")
@@ -36,6 +37,15 @@ def cloud_server() -> "Iterator[Cloud]":
 
     with Cloud() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def engine() -> "Iterator[Engine]":
+    """A real Docker engine."""
+    from tests.engine import running  # half a second, only for those who need it
+
+    with running() as engine:
+        yield engine
 
 
 @pytest.fixture
