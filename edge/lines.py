@@ -139,11 +139,14 @@ class LineFile:
 
         Nothing while that line may still be written.
         """
-        text = self.head(BLOCK)
-        end = self._end_of_first(text)
+        for size in (min(HEAD, BLOCK), BLOCK):
+            text = self.head(size)
+            end = self._end_of_first(text)
+            if len(text) < size or (text.endswith(b"\n", 0, end) and self._closed(text[:end])):
+                break
         if not self._whole and not text.endswith(b"\n", 0, end):
             return b""
-        self._rest, self._ended = text[end:], len(text) < BLOCK
+        self._rest = text[end:]
         self._pass(text[:end])
         return text[:end]
 
@@ -189,9 +192,9 @@ class LineFile:
             if not end and self._ended:
                 self._rest = text
                 return None
-        self._rest = text[end:]
-        self._pass(text[:end])
-        return Block(text[:end], self.offset, self.line)
+        given, self._rest = text[:end], text[end:]
+        self._pass(given)
+        return Block(given, self.offset, self.line)
 
     def _pass(self, text: bytes) -> None:
         """The reading stands behind `text`, which is what comes next."""

@@ -39,7 +39,7 @@ class Listing(NamedTuple):
         """Whether the file is certainly not there any more."""
         if name in self.files:
             return False
-        return not any(name == each or name.startswith(each + "/") for each in self.unread)
+        return not any(name == each or name.startswith(_join(each, "")) for each in self.unread)
 
 
 class Finder:

@@ -128,7 +128,8 @@ class Follower:
             else:
                 yield from self._lines(name, file, trace)
             self._watch.went_well(name, file)
-        except _Later:
+        except (_Later, FileNotFoundError):
+            self._watch.look_again()
             self._watch.put_off(name, file, self._clock.steady() + EVERY)
         except OSError as error:
             self._watch.failed(name, file, error)
@@ -169,8 +170,7 @@ class Follower:
         start, line = (trace.offset, trace.line) if trace else (0, 0)
         if found.inode != file.found.inode or (found.size < start and not packed):
             text.close()
-            self._watch.look_again()  # it was replaced this moment
-            raise _Later
+            raise _Later  # it was replaced this moment
         quiet = self._clock.steady() - file.since if found == file.found else 0.0
 
         def is_over(rest: bytes) -> bool:

@@ -127,7 +127,10 @@ class Watch:
         file.failures += 1
         pause = min(_RETRY_CAP, 2.0 ** min(file.failures, 10))
         self.put_off(name, file, self._clock.steady() + pause)
-        self._tell(name, error.strerror or str(error))
+        reason = error.strerror or str(error)
+        if self._problems.get(name) != reason:
+            self._tell(name, reason)
+        self._problems[name] = reason
 
     def went_well(self, name: str, file: File) -> None:
         """It can be read."""
@@ -166,12 +169,13 @@ class Watch:
 
     def list(self) -> Listing:
         """One look."""
-        listing = self._names.finder.look()
+        listing, before = self._names.finder.look(), self._listing.unread
         for name, reason in listing.unread.items():
-            self._tell(name, reason)
-        for name in self._problems.keys() - listing.unread.keys() - self._files.keys():
-            del self._problems[name]
-            log.info("%s: can be read again", name)
+            if before.get(name) != reason:
+                self._tell(name, reason)
+        for name in before.keys() - listing.unread.keys():
+            log.info("%s: can be read again", name or ".")
+        self._listing = listing
         return listing
 
     # -- looking
@@ -337,11 +341,9 @@ class Watch:
     # -- saying
 
     def _tell(self, name: str, reason: str) -> None:
-        """Note what cannot be read, and say in the log what is new of it."""
-        if self._problems.get(name) != reason:
-            level = logging.WARNING if len(self._problems) < _MOST_TOLD else logging.DEBUG
-            log.log(level, "%s: cannot be read, tried again: %s", name, reason)
-        self._problems[name] = reason
+        many = len(self._problems) + len(self._listing.unread) > _MOST_TOLD
+        level = logging.DEBUG if many else logging.WARNING
+        log.log(level, "%s: cannot be read, tried again: %s", name or ".", reason)
 
     def _note_status(self) -> None:
         behind = settling = 0
@@ -352,7 +354,8 @@ class Watch:
                 behind += file.found.size
             else:
                 behind += max(0, file.found.size - (trace.offset if trace else 0))
-        problem = next((f"{name}: {why}" for name, why in self._problems.items()), None)
+        problems = {**self._listing.unread, **self._problems}
+        problem = next((f"{name or '.'}: {why}" for name, why in problems.items()), None)
         if problem is None and not self._listing.files:
             problem = "no file is there"
         if problem is None and self._listing.passed_over:
@@ -361,7 +364,7 @@ class Watch:
             "following": True,
             "files": len(self._listing.files),
             "settling": settling,
-            "unreadable": len(self._problems),
+            "unreadable": len(problems),
             "bytes_behind": behind,
             "problem": problem,
         }

@@ -52,6 +52,11 @@ def test_what_cannot_be_read_is_said_and_read_later(
     file = share.written / "line" / "a.ndjson"
     file.write_bytes(lines(1))
     assert following.read(3) == [1]
+    share.fail(*fault)
+    following.read(3)
+    share.heal()
+    assert following.read(3) == []
+    assert following.status["problem"] is None
     with file.open("ab") as opened:
         opened.write(lines(2))
     (share.written / "b.ndjson").write_bytes(lines(3))

@@ -96,6 +96,17 @@ def test_the_header_of_a_csv_file_may_come_in_pieces(follow: Follow, tmp_path: P
     assert not following.rejects
 
 
+def test_a_path_may_be_absolute_and_a_header_long(follow: Follow, tmp_path: Path) -> None:
+    names = ",".join(f'"column\n{n}"' for n in range(1000))
+    following = follow(path=str(tmp_path / "in" / "*.csv"))
+    (tmp_path / "in").mkdir()
+    append(tmp_path / "in" / "a.csv", f"{names},n\n{',' * 1000}1\n".encode())
+    assert following.read(3) == [1]
+    append(tmp_path / "in" / "a.csv", f"{',' * 1000}2\n".encode())
+    following.crash()
+    assert following.read(3) == [2]
+
+
 def test_hidden_and_unfinished_names_are_left_alone(follow: Follow, tmp_path: Path) -> None:
     following = follow(path="*")
     for name in (".a.ndjson", "a.ndjson.part", "b.ndjson.tmp"):
