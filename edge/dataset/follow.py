@@ -149,7 +149,7 @@ class Follower:
             candidate = self._traces.files[other]
             sure = candidate.known >= SURE
             if candidate.gone is not None:
-                likely = sure or candidate.inode == file.found.inode
+                likely = candidate.may_be(file.found, same_name=False)
                 if likely and is_same(path, candidate, columns):
                     log.info("%s: is what %s was, read on", name, other.partition("\0")[0])
                     self._traces.drop(other)
@@ -250,7 +250,8 @@ class Follower:
                 yield rows
         known = self._traces.files.get(name)
         if known is not None:
-            self._traces.put(name, known._replace(over=True))
+            over = trace_of_columns(path, known.offset, file.found)._replace(over=True)
+            self._traces.put(name, over)
 
     def _is_doubtful(self, name: str, file: File, quiet: float) -> bool:
         """Whether a file that seems damaged is given more time, in case it is still written."""

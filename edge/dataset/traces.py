@@ -37,6 +37,15 @@ class Trace(NamedTuple):
     away: bool = False
     gone: float | None = None
 
+    def may_be(self, found: Found, same_name: bool) -> bool:
+        """Whether a file that is gone may be back as `found`; if so its content decides.
+
+        A few bytes may well be written again, and a new file may get the inode of an old one; but
+        what was renamed, or comes back with its share, has its time of change, or more in it.
+        """
+        untouched = found.size > self.size or found.mtime == self.mtime
+        return self.known >= SURE or (untouched and (same_name or found.inode == self.inode))
+
     def is_as(self, found: Found) -> bool:
         """Whether nothing shows that the file was touched since it was opened."""
         return (self.inode, self.size, self.mtime) == (found.inode, found.size, found.mtime)

@@ -245,8 +245,12 @@ class Watch:
             self._hot[name] = now + _HOT
         trace = self._traces.files.get(name)
         if trace is not None and trace.gone is not None:
-            trace = trace._replace(gone=None)
-            self._traces.put(name, trace)
+            if trace.may_be(found, same_name=True):
+                trace = trace._replace(gone=None)
+                self._traces.put(name, trace)
+            else:
+                self._traces.lose(name, replaced=True)
+                trace = None
         if trace is not None and (trace.inode != found.inode or found.size < trace.size):
             trace = self._still(name, trace, before)
         if trace is not None and trace.is_as(found) and self._is_read(name, trace):
@@ -328,7 +332,9 @@ class Watch:
                 rotated = name.startswith(lost.name) and trace.known >= SURE
                 if found is None or not (found.inode == trace.inode or rotated):
                     continue
-                if is_same(names.path(name), trace, columns=False):
+                if trace.may_be(found, same_name=False) and is_same(
+                    names.path(name), trace, columns=False
+                ):
                     log.info("%s: goes on as %s, which is read to its end", lost.name, name)
                     self._traces.drop(lost.trace)
                     self._traces.put(name, trace._replace(gone=None, away=True, over=False))

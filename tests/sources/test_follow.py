@@ -180,6 +180,7 @@ def test_a_parquet_file_is_read_when_it_does_not_change(follow: Follow, tmp_path
     (tmp_path / "a.parquet").write_bytes(whole)
     assert following.read(7) == list(range(10))
     os.utime(tmp_path / "a.parquet")
+    assert following.read(20) == []
     (tmp_path / "a.parquet").rename(tmp_path / "b.parquet")
     assert following.read(20) == []
     pl.DataFrame({"n": range(10, 30)}).write_parquet(tmp_path / "b.parquet")
@@ -369,6 +370,21 @@ def test_files_that_vanish_and_come_back_are_not_read_again(follow: Follow, tmp_
     append(tmp_path / "share" / "a.ndjson", lines(2))
     assert following.read(3) == [2]
     assert following.status["problem"] is None
+
+
+@pytest.mark.parametrize("name", ["event-1.ndjson", "event-2.ndjson"])
+def test_an_event_that_is_dropped_again_is_one_more(
+    name: str, follow: Follow, tmp_path: Path
+) -> None:
+    following, first = follow(path="*.ndjson"), tmp_path / "event-1.ndjson"
+    append(first, b'{"n":1}\n')
+    following.read()
+    first.rename(tmp_path / "x")  # keeps its inode, as a new file gets that of one removed before
+    following.read()
+    os.utime(tmp_path / "x", (10**9, 10**9))
+    (tmp_path / "x").rename(tmp_path / name)
+    following.read()
+    assert following.rows == [1, 1]
 
 
 def test_files_that_are_gone_are_forgotten(follow: Follow, tmp_path: Path) -> None:
