@@ -92,12 +92,14 @@ def absent(*codes: str) -> Iterator[None]:
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Raise DeployFailed, in words for people, for what boto3 raises while it does `what`."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
     try:
         yield
     except ClientError as error:
         raise DeployFailed(f"{what}: {_answer(error)}") from error
+    except ProfileNotFound as error:
+        raise DeployFailed(f"{what}: {error}; correct --profile or AWS_PROFILE") from error
     except BotoCoreError as error:
         if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:
             raise DeployFailed(

@@ -23,8 +23,10 @@ LINK_LOSS = {
     "fargate": (
         "there is no disk that outlives a task: the source is told to forget only what every sink"
         " has settled (acknowledge: delivered)",
-        "task ends: rows not delivered come again from the source; open windows and what else"
-        " operators remember start anew",
+        "task ends: rows not delivered come again from the source; what dedupe, deadband and an sqs"
+        " source remember starts anew, so a repeat may pass",
+        "operators that hold rows back (window, compress) are refused: no source would bring them"
+        " again",
         "link away: the source keeps the rows, not the outbox: its queue must hold them",
     ),
 }

@@ -11,7 +11,10 @@ from edge.clock import Clock
 from edge.component import Component, Permission
 from edge.deploy.site import Site
 from edge.errors import DefinitionError, Fault
+from edge.operators import Operator
 from edge.pipeline import Pipeline, load
+from edge.pipeline.binding import Place, kind_of
+from edge.pipeline.model import Named
 from edge.sinks.file import FileSink
 
 DEFINITIONS = PurePosixPath("/pipelines")
@@ -111,6 +114,8 @@ def _collisions(workload: Workload) -> Iterator[Fault]:
                 yield pipeline.fault(("name",), message)
             yield from _identity_faults(site, replica, pipeline)
             yield from _place_faults(site, pipeline)
+            if site.target == "fargate":
+                yield from _memory_faults(pipeline)
     for permission in workload.permissions():
         if _SECRET in permission.resource:
             message = "must not name a queue, a bucket or a prefix; put it into `environment`"
@@ -125,12 +130,28 @@ def _identity_faults(site: Site, replica: str, pipeline: Pipeline) -> Iterator[F
         message = f"must be {replica!r} on that host, got {pipeline.replica!r}: hosts would share"
         remedy = "rows and session; write `replica: ${EDGE_REPLICA:-0}`"
         yield pipeline.fault(("replica",), f"{message} {remedy}")
-    if site.target == "fargate" and pipeline.acknowledge != "delivered":
+
+
+def _memory_faults(pipeline: Pipeline) -> Iterator[Fault]:
+    """What is lost where the outbox, and with it all memory, is gone with the task."""
+    if pipeline.acknowledge != "delivered":
         yield pipeline.fault(
             ("source", "acknowledge"),
             "must be 'delivered' on fargate, whose disk is gone with the task; write"
             " `acknowledge: ${EDGE_ACKNOWLEDGE:-committed}` below `source:`",
         )
+    lists: dict[Place, Sequence[Named]] = {("operators",): pipeline.operators}
+    for name, branch in pipeline.sinks.items():
+        lists["sinks", name, "operators"] = branch.operators
+    for place, steps in lists.items():
+        for index, step in enumerate(steps):
+            if type(step.operator).flush is not Operator.flush:
+                kind = kind_of(step.operator)
+                yield pipeline.fault(
+                    (*place, index, kind),
+                    f"{kind!r} holds rows back in memory, which on fargate is gone with the task"
+                    " when their source has long forgotten them; use ecs-anywhere or ec2",
+                )
 
 
 def _place_faults(site: Site, pipeline: Pipeline) -> Iterator[Fault]:

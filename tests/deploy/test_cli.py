@@ -77,6 +77,14 @@ def test_plan_apply_status_and_destroy(
     assert "keeps bucket plant-lake, which holds data\n" in done.err
 
 
+def test_a_profile_that_is_not_there_is_named(credentials: None, edge: Edge, file: Path) -> None:
+    done = edge("deploy", "plan", file, "--profile", "nope")
+    assert done.code == 1
+    assert done.err.endswith(
+        "profile (nope) could not be found; correct --profile or AWS_PROFILE\n"
+    )
+
+
 def test_apply_fails_where_a_new_task_crashes(aws: Aws, edge: Edge, file: Path) -> None:
     aws.register_host("plants", site="osaka", replica="gw-1")
     assert edge("deploy", "apply", file, "--wait", "0s").code == 0

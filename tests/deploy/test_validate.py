@@ -149,6 +149,24 @@ def test_fargate_takes_only_pipelines_whose_source_waits_for_the_delivery(tmp_pa
     assert workload.pipelines["gw-1"][0].acknowledge == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("operator", "place"),
+    [
+        ("sinks:", "operators.0.compress: 'compress' holds rows back"),
+        ("    sqs:", "sinks.alarms.operators.0.compress: 'compress' holds rows back"),
+    ],
+)
+def test_what_holds_rows_back_is_refused_where_memory_goes_with_the_task(
+    tmp_path: Path, operator: str, place: str
+) -> None:
+    indent = operator[: len(operator) - len(operator.lstrip())]
+    step = f"{indent}operators: [{{compress: {{column: temperature, error: 1}}}}]\n"
+    pipeline = DELIVERED.replace(operator, step + operator)
+    (line,) = workload_faults(make(tmp_path, FARGATE, pipeline))
+    assert place in line
+    load_workload(make(tmp_path, pipeline=pipeline))
+
+
 def test_a_site_becomes_a_fargate_task_and_every_field_is_accounted_for(tmp_path: Path) -> None:
     changes = {**FARGATE, "stop_timeout: 60s": "stop_timeout: 10m", "cpu: 256": "cpu: 300"}
     site = make(tmp_path, changes, DELIVERED)
