@@ -46,7 +46,7 @@ def cut_at_sweeps(frame: pl.DataFrame, seen: int) -> Iterator[tuple[pl.DataFrame
     start = 0
     while start < frame.height:
         room = SWEEP_ROWS - (seen + start) % SWEEP_ROWS
-        piece = frame.slice(start, room)
+        piece = frame.slice(start, room) if frame.height > room or start else frame
         start += piece.height
         yield piece, piece.height == room
 

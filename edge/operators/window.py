@@ -9,18 +9,20 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from edge.component import Duration, PositiveDuration, Stream
 from edge.errors import DefinitionError
-from edge.expression import TIMESTAMP, require, reserve
+from edge.expression import TIMESTAMP, require, reserve, select
 from edge.keyed import cut_at_sweeps
 from edge.operators import Beside, Lost, Operator, as_it_was
 from edge.origin import Origin, body_of, fit
 from edge.windows.aggregate import ORDER, Aggregate, compile_aggregate, value_column
+from edge.windows.few import FewRows, values_of
 from edge.windows.fold import Limits, Windows, result_of
-from edge.windows.kinds import ROW, TIME, Gap, Kind, Rows, Sized
+from edge.windows.kinds import TIME, Gap, Kind, Rows, Sized
 
 _MICROSECOND = timedelta(microseconds=1)
 _RECEIVED = "edge_received"
 _CLOCK_IS_SET = 1_735_689_600_000_000  # 2025-01-01: a machine whose clock says less has lost it
-_KEY = "k"
+_KEY, _AHEAD = "k", "ahead"
+_INT = pl.Int64()
 
 
 class Window(Operator):
@@ -55,13 +57,14 @@ class Window(Operator):
     Nulls and NaN: aggregates leave both out. What had no value is null, COUNT is 0. STDDEV and
     VARIANCE of a single value are null. A null key is a key.
 
-    Memory: the open windows of at most `max_keys` keys, about 100 bytes each; MEDIAN, QUANTILE and
-    COUNT(DISTINCT) keep up to `max_rows` values, and are null for more. After every 65,536th row
-    the keys that lie `forget` behind the latest, and the oldest of too many, are forgotten and
-    their windows closed. Exact after a crash; float sums may differ by 1e-9 of their size when rows
-    are cut otherwise.
+    Memory: the open windows of at most `max_keys` keys, about 100 bytes each, and 300 more where
+    rows come a few at a time; MEDIAN, QUANTILE and COUNT(DISTINCT) keep up to `max_rows` values,
+    and are null for more. After every 65,536th row the keys that lie `forget` behind the latest,
+    and the oldest of too many, are forgotten and their windows closed. Exact after a crash; float
+    sums may differ by 1e-9 of their size when rows are cut otherwise.
 
-    Cost: 3 ms per batch, 0.2 us per row.
+    Cost: 1 ms per batch of up to 200 rows and 4 us for each of them, however many windows are open;
+    4 ms per larger batch, 0.2 us per row.
     """
 
     size: PositiveDuration | None = Field(None, description="How long a window is.")
@@ -109,8 +112,10 @@ class Window(Operator):
     _origin: Origin = PrivateAttr()
     _keys: dict[str, str] = PrivateAttr()
     _prepare: list[pl.Expr] = PrivateAttr()
+    _sources: list[str | None] = PrivateAttr()
     _result: list[pl.Expr] = PrivateAttr()
     _columns: pl.Schema = PrivateAttr()
+    _nothing: pl.DataFrame = PrivateAttr()
     _time: str = PrivateAttr()
     _judges_future: bool = PrivateAttr()
     _counts: Counter[str] = PrivateAttr(default_factory=Counter)
@@ -149,17 +154,20 @@ class Window(Operator):
             compile_aggregate(name, text, columns, self.max_rows)
             for name, text in self.aggregate.items()
         ]
+        are_columns = all(each.value is None or each.source for each in aggregates)
+        self._sources = [each.source for each in aggregates] if are_columns else []
         self._time = stream.time
         self._origin = Origin(self.model_dump(mode="json"), stream, columns)
         self._judges_future = _RECEIVED in columns and stream.time != _RECEIVED
         self._keys = {f"{_KEY}{number}": name for number, name in enumerate(by)}
         self._prepare = self._preparation(aggregates)
-        sample = pl.DataFrame(schema=columns).select(self._prepare).with_row_index(ROW)
+        sample = pl.DataFrame(schema=columns).select(self._prepare)
         limits = Limits(self.max_keys, self.forget // _MICROSECOND)
         self._windows = Windows(self._kind(), aggregates, sample, self._key_names(), limits)
         self._result = self._results(aggregates)
         mark = {"edge_early": pl.Boolean()} if self.early is not None else {}
         self._columns = pl.Schema({**self._windows.flush().select(self._result).schema, **mark})
+        self._nothing = self._columns.to_frame()
         return self._columns
 
     def _refuse_twice(self, names: Sequence[str]) -> None:
@@ -181,7 +189,10 @@ class Window(Operator):
             if each.value is not None
         )
         one = pl.repeat(0, pl.len(), dtype=pl.Int8()).alias(_KEY)
-        return [*(keys or [one]), time.alias(TIME), order.alias(ORDER), *values]
+        prepared = [*(keys or [one]), time.alias(TIME), order.alias(ORDER), *values]
+        if self._judges_future:
+            prepared.append((time - pl.col(_RECEIVED).to_physical()).alias(_AHEAD))
+        return prepared
 
     def _results(self, aggregates: Sequence[Aggregate]) -> list[pl.Expr]:
         return [
@@ -213,34 +224,60 @@ class Window(Operator):
 
     def _fold(self, frame: pl.DataFrame) -> pl.DataFrame:
         """One piece; what is not folded is counted."""
-        timely = self._without_future(self._without_untimed(frame))
-        work = timely.select(self._prepare).with_row_index(ROW)
-        closed, late = self._windows.fold(work)
         self._windows.rows += frame.height
+        few = self._read_few(frame) if self._windows.takes_few(frame.height) else None
+        if few is not None:
+            closed, late = self._windows.fold_few(few)
+        else:
+            frame, work = self._without_future(*self._without_untimed(frame))
+            closed, late = self._windows.fold(work)
         if late is not None and late.len():
-            self._set_aside(timely[late], "came after its window was closed")
-        self._counts["folded"] += timely.height - (late.len() if late is not None else 0)
+            self._set_aside(frame[late], "came after its window was closed")
+        self._counts["folded"] += frame.height - (0 if late is None else late.len())
         return closed
 
-    def _without_untimed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        if self.rows is not None or not frame[self._time].null_count():
-            return frame
-        untimed = frame[self._time].is_null()
-        self._set_aside(frame.filter(untimed), "has no event time")
-        return frame.filter(~untimed)
+    def _read_few(self, frame: pl.DataFrame) -> FewRows | None:
+        """A few rows as they are; None where an expression or a time is to be looked at first."""
+        if not self._sources:
+            return None
+        times = frame.get_column(self._time).cast(_INT).to_list()
+        if None in times and self.rows is None:
+            return None
+        if self._judges_future:
+            limit = self.max_ahead // _MICROSECOND
+            received = frame.get_column(_RECEIVED).cast(_INT).to_list()
+            both = zip(times, received, strict=True)
+            if any(time - now > limit for time, now in both if time and now):
+                return None
+        keys = [frame.get_column(name).to_list() for name in self._keys.values()]
+        names = list(zip(*keys, strict=True)) if keys else [(0,)] * frame.height
+        orders = [0] * frame.height if self.rows else times
+        return FewRows(names, times, orders, [values_of(frame, each) for each in self._sources])
 
-    def _without_future(self, frame: pl.DataFrame) -> pl.DataFrame:
-        if not self._judges_future or not frame.height:
-            return frame
-        ahead = frame[self._time] - frame[_RECEIVED]
-        most = ahead.max()
-        if most is None or most <= self.max_ahead:  # type: ignore[operator]
-            return frame
+    def _without_untimed(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows, and what windows need of them."""
+        work = select(frame, self._prepare)
+        times = work.get_column(TIME)
+        if self.rows is not None or not times.null_count():
+            return frame, work
+        self._set_aside(frame.filter(times.is_null()), "has no event time")
+        timed = times.is_not_null()
+        return frame.filter(timed), work.filter(timed)
+
+    def _without_future(
+        self, frame: pl.DataFrame, work: pl.DataFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        if not self._judges_future:
+            return frame, work
+        ahead = work.get_column(_AHEAD)
+        most: int | None = ahead.max()  # type: ignore[assignment]
+        limit = self.max_ahead // _MICROSECOND
+        if most is None or most <= limit:
+            return frame, work
         judged = frame[_RECEIVED].to_physical() >= _CLOCK_IS_SET
-        future = ((ahead > self.max_ahead) & judged).fill_null(False)
-        count = int(future.sum())
-        self._count_lost("future", count, "lies further ahead than max_ahead")
-        return frame.filter(~future)
+        future = ((ahead > limit) & judged).fill_null(False)
+        self._count_lost("future", int(future.sum()), "lies further ahead than max_ahead")
+        return frame.filter(~future), work.filter(~future)
 
     def _set_aside(self, rows: pl.DataFrame, reason: str) -> None:
         if self.late == "drop":
@@ -258,9 +295,10 @@ class Window(Operator):
         """Results, from what is kept of windows."""
         some = [frame for frame in windows if frame.height]
         if not some:
-            return self._columns.to_frame()
+            return self._nothing
         mark = [pl.lit(early).alias("edge_early")] if self.early is not None else []
-        return pl.concat(some).select(*self._result, *mark)
+        together = some[0] if len(some) == 1 else pl.concat(some)
+        return select(together, [*self._result, *mark])
 
     def flush(self) -> pl.DataFrame | None:
         return self._finish([self._windows.flush()])

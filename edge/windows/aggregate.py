@@ -9,6 +9,7 @@ import polars as pl
 
 from edge.errors import DefinitionError
 from edge.expression import compile_value, type_word
+from edge.windows.steps import Step, find_step
 
 ORDER = "o"
 """The column by which FIRST and LAST go: event time, or a constant where arrival decides."""
@@ -42,13 +43,16 @@ class Aggregate(NamedTuple):
     """One column of the result of a window.
 
     value: what is aggregated, NaN as null; None for COUNT(*). parts: what is kept of it. result:
-    computed from the kept columns, whose names `column` gives.
+    computed from the kept columns, whose names `column` gives. step: the same for one row; None
+    for values of types that only columns have. source: the column whose values they are, as it is.
     """
 
     name: str
     value: pl.Expr | None
     parts: Sequence[Part]
     result: Callable[[Side], pl.Expr]
+    step: Step | None
+    source: str | None = None
 
     def column(self, part: str) -> str:
         """The name of a kept column."""
@@ -70,9 +74,8 @@ def compile_aggregate(name: str, text: str, columns: pl.Schema, most: int) -> Ag
         )
     function, argument = call[1].upper(), call[2].strip()
     if function == "COUNT" and argument == "*":
-        return Aggregate(
-            name, None, [Part("n", pl.len().cast(_INT), _add("n"))], lambda of: of("n")
-        )
+        parts = [Part("n", pl.len().cast(_INT), _add("n"))]
+        return Aggregate(name, None, parts, lambda of: of("n"), find_step(function, None, most))
     if function == "COUNT" and (distinct := _DISTINCT.fullmatch(argument)):
         function, argument = "COUNT DISTINCT", distinct[1]
     make = _TABLE.get(function)
@@ -84,12 +87,14 @@ def compile_aggregate(name: str, text: str, columns: pl.Schema, most: int) -> Ag
     if function == "QUANTILE":
         argument, share = _split_share(argument, where)
     value = compile_value(argument, columns, where)
+    source = value.meta.output_name() if value.meta.is_column() else None
     kind = pl.DataFrame(schema=columns).select(value.alias("x")).schema["x"]
     if kind.is_float():
         value = value.fill_nan(None)
     if function in _NUMERIC and not kind.is_numeric():
         raise DefinitionError(f"{where}: {function} takes numbers, got {type_word(kind)}")
-    return make(_Call(name, value, kind, share, most))
+    step = find_step(function, kind, most + 1)
+    return make(_Call(name, value, kind, share, most, step))._replace(source=source)
 
 
 def _is_one_call(inside: str) -> bool:
@@ -122,6 +127,7 @@ class _Call(NamedTuple):
     kind: pl.DataType
     share: float
     most: int
+    step: Step | None
 
     @property
     def rows(self) -> pl.Expr:
@@ -129,7 +135,7 @@ class _Call(NamedTuple):
         return pl.col(value_column(self.name))
 
     def make(self, parts: Sequence[Part], result: Callable[[Side], pl.Expr]) -> Aggregate:
-        return Aggregate(self.name, self.value, parts, result)
+        return Aggregate(self.name, self.value, parts, result, self.step)
 
 
 def value_column(name: str) -> str:

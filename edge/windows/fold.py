@@ -1,25 +1,27 @@
 """What is open: rows go in, windows that are closed come out, and what changed is written down."""
 
-import struct
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from edge.codec import pack, unpack
 from edge.expression import select, with_columns
+from edge.windows import few, memory
 from edge.windows.aggregate import Aggregate, Side
-from edge.windows.kinds import KEY, ROW, TIME, WINDOW, Kind, close_by_next
+from edge.windows.few import Few, FewRows, read_rows
+from edge.windows.frames import columns_of, from_rows, joined, rows_where, without
+from edge.windows.index import Frames, Index
+from edge.windows.kinds import KEY, ROW, ROW_TYPE, TIME, WINDOW, Kind, close_by_next
 
 if TYPE_CHECKING:
     from polars._typing import JoinStrategy, MaintainOrderJoin
 
-_HEAD = struct.Struct("<qqqq")  # rows seen, clock, clock of the last early results, bytes of keys
 _INT = pl.Int64()
 _CAME = "\0came"
 _SLOT = "slot"
-_MOST_CHUNKS = 16
+MOST_FEW = 5_000  # keys as Python values, a kilobyte each
+MOST_HELD = 200_000  # values that MEDIAN and the like have in them
 
 
 class Limits(NamedTuple):
@@ -56,6 +58,7 @@ class Windows:
         limits: Limits,
     ) -> None:
         """sample: an empty batch as `fold` will get it; keys: its key columns."""
+        sample = sample.with_row_index(ROW)
         self._kind = kind
         self._aggregates = aggregates
         self._names = list(keys)
@@ -82,6 +85,10 @@ class Windows:
         self._open_schema = pl.Schema({**types, **numbers, "new": pl.Boolean(), **kinds})
         self._keys_schema = pl.Schema({**types, "m": _INT, "f": _INT, "a": _INT})
         self._closed_schema = pl.Schema({**types, "start": _INT, "end": _INT, **kinds})
+        self._none_closed = pl.DataFrame(schema=self._closed_schema)
+        self._index = Index(self._names)
+        takes_few = Few.can_read(aggregates, types.values())
+        self._few = Few(kind, aggregates, self._names) if takes_few else None
         self._reset()
 
     def _reset(self) -> None:
@@ -91,11 +98,66 @@ class Windows:
         self.open = pl.DataFrame(schema=self._open_schema)
         self.keys = pl.DataFrame(schema=self._keys_schema)
         self._touched: list[pl.DataFrame] = []
+        self._index.clear()
+        if self._few:
+            self._few.clear()
 
     # -- rows
 
     def fold(self, batch: pl.DataFrame) -> Folded:
-        """Rows with key columns, `t`, `i` (rising) and a column of values for each aggregate."""
+        """Rows with key columns, `t`, `o` and a column of values for each aggregate."""
+        if self.takes_few(batch.height):
+            return self.fold_few(read_rows(batch, self._names, self._aggregates))
+        self._gather()
+        return self._fold_many(batch.with_row_index(ROW))
+
+    def takes_few(self, rows: int) -> bool:
+        """Whether so many rows are folded one by one."""
+        return self._few is not None and rows * self._kind.overlap <= few.MOST
+
+    def fold_few(self, rows: FewRows) -> Folded:
+        """The same, row by row, where `takes_few` says so."""
+        few = self._few
+        assert few is not None
+        if self.keys.height and (unknown := few.unknown(rows.names)):
+            if self._index.is_wanted:
+                self.keys, self.open = self._index.make(self._index.tidy(self._frames()))
+            few.take(*self._index.take(self._frames(), unknown))
+        ended, late = few.fold(rows, self.clock)
+        closed = self._none_closed
+        if ended:
+            closed = self._with_ends(from_rows(ended, self._open_schema)).select(
+                self._closed_schema.names()
+            )
+        return Folded(closed, pl.Series(late, dtype=ROW_TYPE) if late else None)
+
+    def _frames(self) -> Frames:
+        return Frames(self.keys, self.open)
+
+    def _gather(self) -> None:
+        """Into the frames with all that is kept as Python values."""
+        if not (self._few and self._few.keys):
+            self.keys, self.open = self._index.tidy(self._frames())
+            return
+        if self._few.touched:
+            names = {name: self._keys_schema[name] for name in self._names}
+            self._touched.append(pl.DataFrame(list(self._few.touched), names, orient="row"))
+        self._index.lose()
+        self._lay_aside(self._few)
+
+    def _lay_aside(self, few: Few) -> None:
+        counts = [len(key.windows) for key in few.keys.values()]
+        self.keys, self.open = self._index.add(self._frames(), self._written(few, few.keys), counts)
+        few.clear()
+
+    def _written(self, few: Few, names: Iterable[tuple[Any, ...]], tails: bool = False) -> Frames:
+        names = list(names)
+        return Frames(
+            from_rows(few.key_rows(names), self._keys_schema),
+            from_rows(few.window_rows(names, tails), self._open_schema),
+        )
+
+    def _fold_many(self, batch: pl.DataFrame) -> Folded:
         if self._kind.is_plain(batch, self.keys):
             return self._fold_plain(batch)
         latest = pl.col(TIME).max().alias("top")
@@ -165,7 +227,7 @@ class Windows:
     def _closed_of(self, windows: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
         closed = windows["at"].is_not_null()
         if not closed.any():
-            return pl.DataFrame(schema=self._closed_schema)
+            return self._none_closed
         named = _named(windows.filter(closed), groups, self._names)
         return self._with_ends(named).sort("at", "end", "start").select(self._closed_schema.names())
 
@@ -175,26 +237,28 @@ class Windows:
 
     def _replace(self, groups: pl.DataFrame, here: pl.DataFrame, windows: pl.DataFrame) -> None:
         """Put keys, and those of their windows that stay open, in the place of what was there."""
-        stays = _rows_where(windows, windows["at"].is_null())
+        stays = rows_where(windows, windows["at"].is_null())
         stays = with_columns(stays, [self._kind.renumber().alias(WINDOW)])
         named = _named(stays, groups, self._names)
-        others = _without(self.open, here[_SLOT])
-        self.open = _joined(others, _columns(named, self._open_schema))
+        others = without(self.open, here[_SLOT])
+        self.open = joined(others, columns_of(named, self._open_schema))
         clock = pl.lit(self.clock, _INT).alias("a")
         known = select(
             groups, [*map(pl.col, self._names), pl.col("now").alias("m"), pl.col("f"), clock]
         )
-        self.keys = _joined(_without(self.keys, groups[_SLOT].drop_nulls()), known)
-        self._touched.append(_columns(groups, self._names))
+        self.keys = joined(without(self.keys, groups[_SLOT].drop_nulls()), known)
+        self._touched.append(columns_of(groups, self._names))
 
     # -- without rows
 
     def flush(self) -> pl.DataFrame:
         """Close all."""
+        self._gather()
         return self._close(self.open)
 
     def forget(self) -> pl.DataFrame:
         """Forget keys that are far behind, and the oldest of too many; their windows close."""
+        self._gather()
         latest: int | None = self.keys["m"].max()  # type: ignore[assignment]
         by_age = self.keys.sort("m", *self._names, nulls_last=False)
         excess = max(0, by_age.height - self._limits.keys)
@@ -215,13 +279,26 @@ class Windows:
 
     def close_idle(self, idle: int) -> pl.DataFrame:
         """Close the windows of keys that were silent for `idle` microseconds."""
+        if not self._has_silent(self.clock - idle):
+            return self._none_closed
+        self._gather()
         silent = self.keys.filter(pl.col("a") <= self.clock - idle).select(self._names)
         return self._close(self._match(self.open, silent, "semi"))
+
+    def _has_silent(self, since: int) -> bool:
+        """Whether there is an open window of a key that had no row since then."""
+        keys = self._few.keys.values() if self._few else ()
+        if any(key.seen <= since and key.windows for key in keys):
+            return True
+        silent = self.keys.filter(pl.col("a") <= since).select(self._names)
+        places = self._match(self.open.with_row_index(_SLOT), silent, "semi")[_SLOT]
+        return not set(places).issubset(self._index.stale_windows)
 
     def early(self, every: int) -> pl.DataFrame:
         """What open windows hold so far, if the last time was `every` microseconds ago."""
         if self.clock - self._told < every:
-            return self._close(self.open.clear())
+            return self._none_closed
+        self._gather()
         self._told = self.clock
         new = self.open.filter("new")
         self.open = self.open.with_columns(pl.lit(False).alias("new"))
@@ -251,8 +328,11 @@ class Windows:
         windows are there; `gone` marks one that was forgotten. Of a list that grows there is what
         comes behind the first `saved` values.
         """
+        if self._few and not (whole or self._touched):
+            return self._snapshot_of_few(self._few)
         if not (whole or self._touched):
             return None
+        self._gather()
         keys, windows = self.keys, self.open
         if not whole:
             touched = pl.concat([self.keys.select(self._names).clear(), *self._touched]).unique()
@@ -267,32 +347,29 @@ class Windows:
         windows = windows.with_columns(tails)
         self.open = self._all_saved(self.open)
         self._touched = []
-        first = pack(keys.with_columns(pl.col("gone").fill_null(True)).sort(self._names))
-        head = _HEAD.pack(self.rows, self.clock, self._told, len(first))
-        return head + first + pack(windows.sort(*self._names, WINDOW))
+        keys = keys.with_columns(pl.col("gone").fill_null(True))
+        return self._state(keys.sort(self._names), windows.sort(*self._names, WINDOW))
+
+    def _snapshot_of_few(self, few: Few) -> bytes | None:
+        if not few.touched:
+            return None
+        keys, windows = self._written(few, few.touched, tails=True)
+        few.told()
+        if len(few.keys) > MOST_FEW or few.held > MOST_HELD:
+            self._lay_aside(few)
+        return self._state(keys.with_columns(pl.lit(False).alias("gone")), windows)
+
+    def _state(self, keys: pl.DataFrame, windows: pl.DataFrame) -> bytes:
+        return memory.write((self.rows, self.clock, self._told), keys, windows)
 
     def restore(self, states: Sequence[bytes]) -> None:
         """Take back what `snapshot` gave: one whole, then changes."""
         self._reset()
-        keys, windows = [], []
-        for number, state in enumerate(states):
-            self.rows, self.clock, self._told, length = _HEAD.unpack_from(state)
-            first, rest = state[_HEAD.size :][:length], state[_HEAD.size + length :]
-            mark = pl.lit(number).alias("state")
-            keys.append(unpack(first).with_columns(mark))
-            windows.append(unpack(rest).with_columns(mark))
-        if not keys:
-            return
-        last = pl.concat(keys).unique(self._names, keep="last", maintain_order=True)
-        there = last.filter(~pl.col("gone"))
-        self.keys = there.select(self._keys_schema.names())
-        log = pl.concat(windows)
-        held = log.join(
-            there.select(*self._names, "state"), on=[*self._names, "state"], nulls_equal=True
-        )
-        for name, saved in self._lists.items():
-            held = self._with_list(held.drop(name), log, name, saved)
-        self.open = self._all_saved(held.select(self._open_schema.names()))
+        if states:
+            found = memory.read(states, self._names, self._lists)
+            self.rows, self.clock, self._told = found.counts
+            self.keys = found.keys.select(self._keys_schema.names())
+            self.open = self._all_saved(found.windows.select(self._open_schema.names()))
 
     def _all_saved(self, windows: pl.DataFrame) -> pl.DataFrame:
         lengths = [
@@ -300,44 +377,9 @@ class Windows:
         ]
         return windows.with_columns(lengths) if lengths else windows
 
-    def _with_list(
-        self, held: pl.DataFrame, log: pl.DataFrame, name: str, saved: str
-    ) -> pl.DataFrame:
-        """Windows with their list, put together from where it last began."""
-        place = [*self._names, WINDOW]
-        begins = pl.col("state").filter(pl.col(saved) == 0).max().over(place)
-        pieces = log.filter(pl.col("state") >= begins).sort("state")
-        whole = pieces.group_by(place).agg(pl.col(name).explode().drop_nulls())
-        return held.join(whole, on=place, how="left", nulls_equal=True)
-
 
 def _column(aggregate: Aggregate, suffix: str, part: str) -> pl.Expr:
     return pl.col(aggregate.column(part) + suffix)
-
-
-def _columns(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
-    return pl.DataFrame([frame.get_column(name) for name in names])
-
-
-def _joined(kept: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
-    """One after the other. Every batch adds a chunk, and emptied ones stay: without end each batch
-    would take longer than the one before."""
-    both = pl.concat([kept, came])
-    return both.rechunk() if both.n_chunks() > _MOST_CHUNKS else both
-
-
-def _rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-    if mask.all():
-        return frame
-    return pl.DataFrame([column.filter(mask) for column in frame.get_columns()])
-
-
-def _without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-    """`frame` without the rows at some places."""
-    if not places.len():
-        return frame
-    stays = pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
-    return _rows_where(frame, stays.scatter(places, False))
 
 
 def _named(windows: pl.DataFrame, groups: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """Which window a row belongs to, and which row closes a window."""
 
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import polars as pl
 
@@ -22,6 +23,20 @@ class Assigned(NamedTuple):
     steady: bool = False
 
 
+class KeyState:
+    """What is known of one key.
+
+    latest: its latest event time. floor: the end of what was closed without a row. seen: the clock
+    when its last row came. windows: the open ones by number.
+    """
+
+    __slots__ = ("floor", "latest", "seen", "windows")
+
+    def __init__(self, latest: int | None = None, floor: int | None = None, seen: int = 0) -> None:
+        self.latest, self.floor, self.seen = latest, floor, seen
+        self.windows: dict[int, list[Any]] = {}
+
+
 class Kind(Protocol):
     """How windows of one kind lie. All times are microseconds since 1970, all spans microseconds.
 
@@ -31,6 +46,9 @@ class Kind(Protocol):
 
     counts: ClassVar[bool]
     """Whether `n0` is asked for."""
+
+    overlap: int
+    """In how many windows a row may be."""
 
     def is_plain(self, batch: pl.DataFrame, keys: pl.DataFrame) -> bool:
         """Whether `close_by_next` will do: windows do not overlap, and no row is late."""
@@ -54,6 +72,13 @@ class Kind(Protocol):
         first and last row in this batch. latest: the latest time of each key, by its number.
         """
 
+    def place(self, key: KeyState, time: int | None) -> tuple[Sequence[int], bool]:
+        """The same for a single row, before the key knows of it: the numbers of its windows, none
+        if it is late, and whether it closes what is open first."""
+
+    def over(self, key: KeyState) -> Sequence[int]:
+        """The numbers of the windows that are closed by the row that just went into its own."""
+
 
 class Sized:
     """Windows of one size, one beginning `every` so many microseconds since 1970."""
@@ -61,6 +86,7 @@ class Sized:
     counts: ClassVar[bool] = False
 
     def __init__(self, size: int, every: int, lateness: int) -> None:
+        self.overlap = -(-size // every)
         self._size = size
         self._every = every
         self._lateness = lateness
@@ -76,7 +102,7 @@ class Sized:
         base = pl.col(TIME) // self._every * self._every
         places = [
             with_columns(work, [(base - back * self._every).alias(WINDOW)])
-            for back in range(-(-self._size // self._every))
+            for back in range(self.overlap)
         ]
         rows = places[0]
         if len(places) > 1:
@@ -119,6 +145,22 @@ class Sized:
             )
         )
 
+    def place(self, key: KeyState, time: int | None) -> tuple[Sequence[int], bool]:
+        assert time is not None
+        found = []
+        window = time // self._every * self._every
+        while (end := window + self._size) > time:
+            behind = key.latest is not None and end + self._lateness <= key.latest
+            if not (behind or (key.floor is not None and end <= key.floor)):
+                found.append(window)
+            window -= self._every
+        return found, False
+
+    def over(self, key: KeyState) -> Sequence[int]:
+        assert key.latest is not None
+        last = key.latest - self._size - self._lateness
+        return [window for window in key.windows if window <= last]
+
 
 class Gap:
     """Sessions: a window ends when nothing comes for a key for `gap` microseconds."""
@@ -126,6 +168,7 @@ class Gap:
     counts: ClassVar[bool] = True
 
     def __init__(self, gap: int) -> None:
+        self.overlap = 1
         self._gap = gap
 
     def is_plain(self, batch: pl.DataFrame, keys: pl.DataFrame) -> bool:
@@ -152,6 +195,17 @@ class Gap:
         del assigned, latest
         return close_by_next(windows)
 
+    def place(self, key: KeyState, time: int | None) -> tuple[Sequence[int], bool]:
+        assert time is not None
+        before, floor = key.latest, key.floor
+        end = time + self._gap
+        if (before is not None and end <= before) or (floor is not None and end <= floor):
+            return (), False
+        return (0,), before is not None and time - before >= self._gap
+
+    def over(self, key: KeyState) -> Sequence[int]:
+        return ()
+
 
 class Rows:
     """Windows of so many rows of a key."""
@@ -159,6 +213,7 @@ class Rows:
     counts: ClassVar[bool] = True
 
     def __init__(self, count: int) -> None:
+        self.overlap = 1
         self._count = count
 
     def is_plain(self, batch: pl.DataFrame, keys: pl.DataFrame) -> bool:
@@ -181,6 +236,12 @@ class Rows:
         del assigned, latest
         full = pl.when(pl.col("n") == self._count).then(pl.col("last"))
         return windows.with_columns(full.alias("at"))
+
+    def place(self, key: KeyState, time: int | None) -> tuple[Sequence[int], bool]:
+        return (0,), False
+
+    def over(self, key: KeyState) -> Sequence[int]:
+        return (0,) if key.windows[0][2] == self._count else ()
 
 
 def close_by_next(windows: pl.DataFrame) -> pl.DataFrame:

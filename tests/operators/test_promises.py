@@ -17,6 +17,7 @@ from polars.testing import assert_frame_equal
 import edge.keyed
 from edge.operators import OPERATORS, Operator, find_operator
 from edge.operators.window import Window
+from edge.windows import few, fold, index
 from tests.operators.cases import CASES, COLUMNS, SWEEP, Case, Row
 from tests.search import examples
 
@@ -45,9 +46,13 @@ searched = examples(25)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _frequent_sweeps() -> Iterator[None]:
+def _small_limits() -> Iterator[None]:
+    """What happens now and then happens often: sweeps, and all that `window` does with many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edge.keyed, "SWEEP_ROWS", SWEEP)
+        patch.setattr(few, "MOST", 5)
+        patch.setattr(fold, "MOST_FEW", 1)
+        patch.setattr(index, "PATIENCE", 1)
         yield
 
 

@@ -22,6 +22,7 @@ from edge.outbox.inspection import books
 from edge.pipeline import Branch, Pipeline, loads
 from edge.runner import Runner
 from edge.sources import Arrival, Source
+from edge.windows import few, index
 from tests.operators.cases import COLUMNS, STREAM
 from tests.operators.test_promises import as_frame, pieces, remembered, rows_of_any_kind
 from tests.operators.windows import AGGREGATE, WindowLoop
@@ -31,6 +32,16 @@ from tests.search import examples
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000
+
+
+ALL_KINDS = [
+    {"size": "10s"},
+    {"size": "10s", "every": "4s", "allowed_lateness": "3s"},
+    {"gap": "7s"},
+    {"rows": 3},
+]
+WAYS = st.lists(st.sampled_from([0, 3, 200]), min_size=8, max_size=8)
+"""How many rows are a few, batch by batch."""
 
 
 def window(**options: Any) -> Window:
@@ -217,6 +228,83 @@ def test_a_batch_takes_no_longer_than_the_one_before(options: dict[str, Any]) ->
         operator.process(readings((second, "a"), (second, "b")))
     windows = operator._windows
     assert max(windows.open.n_chunks(), windows.keys.n_chunks()) < 20
+
+
+# -- a few rows, and many
+
+
+@pytest.mark.parametrize("options", ALL_KINDS, ids=str)
+@examples(25)
+@given(rows=rows_of_any_kind, cuts=st.lists(st.integers(0, 40), max_size=6).map(sorted), ways=WAYS)
+def test_a_few_rows_and_many_are_folded_alike(
+    options: dict[str, str], rows: list[dict[str, Any]], cuts: list[int], ways: list[int]
+) -> None:
+    operators = [window(**options, aggregate=AGGREGATE) for _ in range(2)]
+    for part, most in zip(pieces(as_frame(rows), cuts), ways, strict=False):
+        results = []
+        for operator, limit in zip(operators, (0, most), strict=True):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(few, "MOST", limit)
+                results.append((operator.process(part), operator.account(0, 0), operator.beside()))
+        assert_frame_equal(results[0][0], results[1][0])
+        assert results[0][1:] == results[1][1:]
+        same_memory(*operators)
+
+
+def same_memory(one: Window, two: Window) -> None:
+    """Floats as near as sums of them are."""
+    frames = []
+    for operator in (one, two):
+        state = operator.snapshot(True)
+        again = operator.model_copy()
+        again.restore([state] if state else [])
+        frames.append((again._windows.keys, again._windows.open))
+    for left, right in zip(*frames, strict=True):
+        assert_frame_equal(left, right, check_row_order=False)
+
+
+@pytest.mark.parametrize("most", [0, 200])
+def test_a_sum_of_integers_beyond_64_bits_goes_round(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few, "MOST", most)
+    operator = window(size="10s", aggregate={"total": "SUM(n)"})
+    rows = readings((0, "a"), (1, "a"), (2, "a"))
+    for _ in range(2):
+        operator.process(rows.with_columns(n=pl.lit(2**62)))
+    results = operator.flush()
+    assert results is not None
+    assert results["total"].to_list() == [-(2**63)]
+
+
+@pytest.mark.parametrize("by", ["x", "edge_received"])
+def test_values_and_keys_of_every_type_are_folded(by: str) -> None:
+    operator = window(size="10s", by=[by], aggregate={"last": "MAX(ts)", "count": "COUNT(*)"})
+    operator.process(readings((0, "a")))
+    operator.process(readings((1, "a")))
+    results = operator.flush()
+    assert results is not None
+    assert results["last"].max() == START + timedelta(seconds=1)
+    assert results["count"].sum() == 2
+
+
+def test_a_few_rows_touch_nothing_of_a_hundred_thousand_open_windows() -> None:
+    operator = window(size="1d")
+    operator.process(readings(*((0, f"device-{number}") for number in range(100_000))))
+    operator.snapshot(True)
+    windows = operator._windows
+    for number in range(index.PATIENCE + 1):
+        operator.process(readings((1, f"device-{number}")))
+        operator.snapshot(False)
+    frames = windows.keys, windows.open
+    for number in range(50_000, 50_100):
+        operator.process(readings((2, f"device-{number}"), (2, f"device-{number + 1}")))
+        assert operator.snapshot(False) is not None
+    assert windows.keys is frames[0]
+    assert windows.open is frames[1]
+    results = operator.flush()
+    assert results is not None
+    assert results["count"].sum() == 100_000 + index.PATIENCE + 1 + 200
 
 
 # -- what is refused
