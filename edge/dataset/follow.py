@@ -218,7 +218,7 @@ class Follower:
         """A file was read to its end. rest: but for a line that is not whole."""
         known = self._traces.files.get(name)
         away = known is not None and known.away
-        if away and quiet >= self._patience.settle:
+        if away and quiet >= self._patience.finished:
             self._watch.leave(name)
             return
         over = trace._replace(over=not rest, away=away)

@@ -203,7 +203,7 @@ class RowReader:
                 ]
                 offset += frame.height
                 yield self._rows(decoded, rejects, offset, offset)
-        except pl.exceptions.ComputeError as error:
+        except pl.exceptions.PolarsError as error:
             yield self._damaged(name, error, offset, offset)
 
 

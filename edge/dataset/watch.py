@@ -121,6 +121,8 @@ class Watch:
         file.due = due
         if due < math.inf and self._files.get(name) is file:
             self._pending.add(name)
+            if due <= self._clock.steady():
+                self._ready.append(name)
 
     def failed(self, name: str, file: File, error: OSError) -> None:
         """It cannot be read now."""
@@ -142,6 +144,8 @@ class Watch:
         """A file that left the names that are followed is read to its end."""
         self._traces.lose(name)
         self._files.pop(name, None)
+        self._hot.pop(name, None)
+        self._let_go(name)
 
     def replaced(self, name: str, trace: Trace, file: File | None) -> None:
         """The name belongs to another file now; what it stood for may lie elsewhere."""
@@ -152,6 +156,8 @@ class Watch:
 
     def hold(self, name: str, inode: int) -> None:
         """Keep a file open that was read to its end and changes often, should it be moved away."""
+        if name in self._held and os.fstat(self._held[name]).st_ino != inode:
+            self._let_go(name)
         if name not in self._hot or name in self._held or len(self._held) >= _MOST_HELD:
             return
         held = os.open(self._names.path(name), os.O_RDONLY)
@@ -169,7 +175,7 @@ class Watch:
 
     def list(self) -> Listing:
         """One look."""
-        listing, before = self._names.finder.look(), self._listing.unread
+        listing, before = self._with_away(self._names.finder.look()), self._listing.unread
         for name, reason in listing.unread.items():
             if before.get(name) != reason:
                 self._tell(name, reason)
@@ -197,7 +203,7 @@ class Watch:
         self._note_status()
 
     def _look(self) -> None:
-        self._listing = listing = self._with_away(self.list())
+        listing = self.list()
         files = listing.files
         for name, found in files.items():
             file = self._files.get(name)
@@ -304,8 +310,11 @@ class Watch:
         What has a new name that is followed was found when that was read; what lies beside its
         old name will be.
         """
-        new = (name for name in self._pending if name not in self._traces.files)
-        undecided = {Path(name).parent for name in new} if self._lost else set()
+        if not self._lost:
+            return
+        soon = self._clock.steady() + self._patience.settle
+        pending = (name for name in self._pending if self._files[name].due <= soon)
+        undecided = {Path(name).parent for name in pending if name not in self._traces.files}
         lost, self._lost = self._lost, []
         for each in lost:
             trace = self._traces.files.get(each.trace)

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import edge.sources.dataset
 from edge.clock import Clock
 from edge.codec import Record
 from edge.sources.dataset import DatasetSource
@@ -101,7 +102,10 @@ def test_a_share_that_is_away_and_comes_back_is_read_on(following: Following, sh
     assert following.read(20) == [2]
 
 
-def test_while_a_share_hangs_there_are_signs_of_life(share: Share, tmp_path: Path) -> None:
+def test_while_a_share_hangs_there_are_signs_of_life(
+    share: Share, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.sources.dataset, "_SILENT", 1.0)
     (share.written / "a.ndjson").write_bytes(lines(1))
     record = Record(fields={"n": "int"})
     source = bound(DatasetSource(path="seen", follow=True), tmp_path, record, Clock())
@@ -142,7 +146,7 @@ def test_told_to_stop_while_a_share_hangs_it_leaves_within_the_grace(
     processor = Processor(tmp_path / "press.yaml")
     share.freeze()
     with processor.running() as process:
-        time.sleep(1)  # by then it hangs; where not, it leaves all the same
+        time.sleep(0.5)  # by then it hangs; where not, it leaves all the same
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, processor.tail()

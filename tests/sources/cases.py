@@ -99,10 +99,10 @@ def _case(path: str, prepare: Callable[[Path], None]) -> Case:
 
 
 def _replay() -> Case:
-    """Parts of some 25 rows, several out of each block."""
+    """Parts of some 50 rows, several out of each block."""
     case = _text("ndjson", timed)
     record = Record(time="at", fields={"n": "int", "at": "timestamp_s"})
-    source = {"path": "*.ndjson", "replay": {"speed": 500}}
+    source = {"path": "*.ndjson", "replay": {"speed": 1000}}
     build = lambda folder: bound(DatasetSource(**source), folder, record, HandClock())  # noqa: E731
     return case._replace(title="replay", build=build)
 
@@ -124,6 +124,5 @@ CASES = [
     _replay(),
     _followed(_text("ndjson", ndjson)),
     _followed(_text("csv", csv)),
-    _followed(_text("ndjson.gz", ndjson)),
     _followed(_case("*.parquet", _parquet)),
 ]

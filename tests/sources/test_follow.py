@@ -10,6 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+import edge.dataset.follow
+import edge.lines
 from edge.cli.status import _source_line
 from edge.codec import Record
 from edge.lines import zstd
@@ -256,6 +258,36 @@ def test_a_file_that_is_compressed_after_its_rotation_is_read_once(
     file.write_bytes(lines(101))
     following.read(20)
     assert sorted(following.rows) == list(range(102))
+
+
+def test_a_rotated_file_does_not_wait_for_a_line_of_the_new_one(
+    follow: Follow, tmp_path: Path
+) -> None:
+    following, file = follow(path="app.csv"), tmp_path / "app.csv"
+    append(file, b"n\n1\n")
+    following.read()
+    append(file, b"2\n")
+    following.stop()
+    file.rename(tmp_path / "app.csv.1")
+    append(file, b"n")
+    following.start()
+    assert following.read(20) == [2]
+    append(tmp_path / "app.csv.1", b"3\n")
+    assert following.read(20) == [3]
+    append(file, b"\n4\n")
+    assert following.read(8000) == [4]
+    append(tmp_path / "app.csv.1", b"5\n")
+    assert following.read(20) == []  # it was quiet for an hour
+
+
+def test_a_long_file_is_read_in_turns_with_others(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.dataset.follow, "_TURN", 5000)
+    monkeypatch.setattr(edge.lines, "BLOCK", 2000)
+    following = follow()
+    append(tmp_path / "a.ndjson", lines(*range(1000)))
+    assert following.read(1) == list(range(1000))
 
 
 def test_a_true_copy_is_read_too(follow: Follow, tmp_path: Path) -> None:

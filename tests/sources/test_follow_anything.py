@@ -138,7 +138,7 @@ def play(script: list[Do], folder: Path, rows: int) -> tuple[Following, Writer]:
     return following, writer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SCRIPT, st.sampled_from([1, 20, 10_000]))
 def test_each_line_is_read_once(script: list[Do], rows: int) -> None:
     told: list[str] = []
