@@ -86,7 +86,9 @@ class Finder:
         """Names of all files in the folder of a file."""
         folder = os.path.dirname(name)
         with os.scandir(self._path(folder)) as entries:
-            yield from (_join(folder, each.name) for each in entries if each.is_file())
+            for each in entries:
+                if _is_text(each.name) and each.is_file():
+                    yield _join(folder, each.name)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
@@ -157,12 +159,16 @@ class Finder:
         except OSError as error:
             self._unread[name] = error.strerror or str(error)
             return
-        if found is not None and not self._wanted(os.path.basename(name)):
+        if found is not None and not self._wanted(name):
             self._passed_over = self._passed_over or name
         elif found is not None:
             self._files[name] = found
-        elif expected:
+        elif expected and not (self._wanted(name) and self._has_folder(name)):
             self._unread[name] = "No such file or directory"
+
+    def _has_folder(self, name: str) -> bool:
+        """Whether it is only the file that is missing, and not the share it lies on."""
+        return os.path.isdir(self._path(os.path.dirname(name)))
 
     def _leave_out_second_names(self) -> None:
         """A file that also has a link to it is read once."""

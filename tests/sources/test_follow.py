@@ -216,6 +216,21 @@ def test_a_renamed_file_is_read_to_its_end(path: str, follow: Follow, tmp_path: 
 
 
 @patterns
+def test_a_renamed_file_need_not_be_followed_by_a_new_one(
+    path: str, follow: Follow, tmp_path: Path
+) -> None:
+    following, file = follow(path=path), tmp_path / "app.ndjson"
+    append(file, lines(1))
+    following.read()
+    following.stop()
+    append(file, lines(2))
+    file.rename(tmp_path / "app.ndjson.1")
+    following.start()
+    assert following.read(3) == [2]
+    assert following.status["problem"] is None
+
+
+@patterns
 def test_a_file_renamed_while_nobody_looks_is_read_on(
     path: str, follow: Follow, tmp_path: Path
 ) -> None:
