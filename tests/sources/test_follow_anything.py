@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.sources import Batch
+from tests.search import examples
 from tests.sources.following import Following, lines
 
 FILES = st.sampled_from(["a", "b", "deep/c"])
@@ -138,7 +139,7 @@ def play(script: list[Do], folder: Path, rows: int) -> tuple[Following, Writer]:
     return following, writer
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(SCRIPT, st.sampled_from([1, 20, 10_000]))
 def test_each_line_is_read_once(script: list[Do], rows: int) -> None:
     told: list[str] = []
