@@ -9,14 +9,21 @@ from edge.pipeline.parts import KINDS
 from edge.sinks.claim import Claim
 from edge.sinks.s3 import S3Sink
 from edge.sinks.sqs import SqsSink
+from edge.sources.sqs import SqsSource
 from tests.cloud import ACCOUNT, REGION, Cloud
+from tests.loop import until
 from tests.sinks.places import PATH, bound, numbered, rows
+from tests.sources.reading import Reading
 
 ACTIONS = {
     "PutObject": "s3:PutObject",
     "HeadObject": "s3:GetObject",
     "SendMessageBatch": "sqs:SendMessage",
     "GetQueueUrl": "sqs:GetQueueUrl",
+    "GetObject": "s3:GetObject",
+    "ReceiveMessage": "sqs:ReceiveMessage",
+    "DeleteMessageBatch": "sqs:DeleteMessage",
+    "ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
     "GetQueueAttributes": "sqs:GetQueueAttributes",
 }
 HERE = "arn:{partition}:sqs:{region}:{account}"
@@ -64,6 +71,32 @@ def test_the_sqs_sink_asks_what_it_says(cloud: Cloud, monkeypatch: pytest.Monkey
     assert queue.resource == f"{HERE}:alarms"
     assert bucket.resource == f"arn:{{partition}}:s3:::claims/big/{PATH}/*"
     assert all(key.startswith(f"big/{PATH}/") for key in cloud.objects("claims"))
+
+
+def test_the_sqs_source_asks_what_it_says(cloud: Cloud) -> None:
+    cloud.make_bucket("claims")
+    cloud.make_queue("plant", MaximumMessageSize="1024")
+    claim = Claim(bucket="claims", prefix="big/", endpoint_url=cloud.url)
+    sink = bound(SqsSink(queue="plant", pack="20KiB", claim=claim, endpoint_url=cloud.url))
+    asyncio.run(sink.send(numbered(sink.encode(rows(50)).parcels)))
+    cloud.calls.clear()
+    place = {"bucket": "claims", "prefix": "big/"}
+
+    async def read() -> None:
+        reading = Reading(cloud, claim={**place, "endpoint_url": cloud.url}, visibility="2s")
+        async with reading.running():
+            await reading.step(acknowledge=False)
+            while "ChangeMessageVisibilityBatch" not in cloud.calls:
+                await reading.step()
+            for arrival in reading.owed:
+                await arrival.acknowledge()
+            await until(lambda: "DeleteMessageBatch" in cloud.calls)
+
+    asyncio.run(read())
+    queue, bucket = SqsSource(queue="plant", claim=place).permissions(PATH)
+    assert asked(cloud) == allowed([queue, bucket])
+    assert queue.resource == f"{HERE}:plant"
+    assert bucket.resource == "arn:{partition}:s3:::claims/big/*"
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,11 @@ _SKEWED = ("Signature expired", "Signature not yet current")
 _PERMISSIONS = {
     "PutObject": "s3:PutObject",
     "HeadObject": "s3:GetObject",
+    "GetObject": "s3:GetObject",
     "SendMessageBatch": "sqs:SendMessage",
+    "ReceiveMessage": "sqs:ReceiveMessage",
+    "DeleteMessageBatch": "sqs:DeleteMessage",
+    "ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
     "GetQueueUrl": "sqs:GetQueueUrl",
     "AssumeRole": "sts:AssumeRole",
 }

@@ -4,16 +4,13 @@ import functools
 import json
 from typing import Any
 
+from edge.aws.queue import PAYLOAD_SIZE, POINTER
 from edge.outbox.model import Parcel
 from edge.sinks import Receipt
 from edge.sinks.objects import ObjectStore
 
-PAYLOAD_SIZE = "ExtendedPayloadSize"
-"""Attribute of a message whose body is a pointer; Amazon's extended clients go by it."""
 LARGEST_BODY = 2 * 2**30
 """Bytes of a body at most, which those clients name as their limit."""
-
-_POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
 
 
 class Claim(ObjectStore):
@@ -27,7 +24,7 @@ class Claim(ObjectStore):
         key = self.prefix + parcel.key
         if not await self.call(functools.partial(self._check_in, key, parcel.body)):
             return Receipt(rekey=[parcel.id])
-        pointer = [_POINTER, {"s3BucketName": self.bucket, "s3Key": key}]
+        pointer = [POINTER, {"s3BucketName": self.bucket, "s3Key": key}]
         body = json.dumps(pointer, separators=(",", ":"), ensure_ascii=False).encode()
         attributes = {**parcel.attributes, PAYLOAD_SIZE: len(parcel.body)}
         return parcel._replace(body=body, attributes=attributes)

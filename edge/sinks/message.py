@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
+from edge.aws.queue import ID_ATTRIBUTE
 from edge.codec import rows_as_json
 from edge.outbox.model import Parcel, Refusal
 from edge.sinks import Encoded, split_id
@@ -12,7 +13,6 @@ from edge.sinks import Encoded, split_id
 LARGEST = 2**20
 """Bytes of a message at most, in any queue (SQS quota since 2025-08)."""
 
-ID_ATTRIBUTE = "edge_id"
 ID_TYPE = "String"
 
 # SQS allows #x9 #xA #xD #x20-D7FF E000-FFFD 10000-10FFFF. JSON has escaped what is below #x20, a

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import hashlib
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,38 +12,35 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import polars as pl
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code, region_of_arn
+from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code
 from edge.aws.grants import assumed, queue_arn
+from edge.aws.queue import (
+    ENTRIES,
+    ID_ATTRIBUTE,
+    PAYLOAD_SIZE,
+    QueueName,
+    find_url,
+    region_of_queue,
+    target_of,
+)
 from edge.component import Permission, Size, Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel
 from edge.sinks import Encoded, Order, Receipt, Roll, Sink, split_id
-from edge.sinks.claim import LARGEST_BODY, PAYLOAD_SIZE, Claim
-from edge.sinks.message import ID_ATTRIBUTE, ID_TYPE, LARGEST, group_names, make_messages, overhead
+from edge.sinks.claim import LARGEST_BODY, Claim
+from edge.sinks.message import ID_TYPE, LARGEST, group_names, make_messages, overhead
 from edge.sinks.receipt import join, receipt_for
 
 log = logging.getLogger("edge.sinks.sqs")
 
-ENTRIES = 10
-"""Messages of one call at most (SQS quota)."""
 LANES = 10
 """Calls side by side, as many as boto3 keeps connections."""
 COMMON_LIMIT = 256 * 2**10
 """What a message and a call may hold when the queue cannot be asked: the limit before 2025."""
 
-_QUEUE = re.compile(r"(?:https?://.+/|arn:[^:]+:sqs:[^:]+:\d+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
-_REGION_IN_URL = re.compile(r"https?://sqs\.([a-z0-9-]+)\.amazonaws\.")
-
-
 _NOT_TEXT = Verdict(
     "never", "parcel", "the parcel is no text: it was made for a sink of another kind"
 )
-
-
-def _check_queue(queue: str) -> str:
-    if not _QUEUE.fullmatch(queue):
-        raise ValueError(f"must be the name, URL or ARN of a queue, got {queue!r}")
-    return queue
 
 
 def _check_pack(size: Size) -> Size:
@@ -82,7 +78,7 @@ class SqsSink(AwsService, Sink):
     roll_default: ClassVar[Roll] = Roll(2**20, timedelta(milliseconds=200))
     send_limit: ClassVar[int] = ENTRIES * LANES
 
-    queue: Annotated[str, AfterValidator(_check_queue)] = Field(
+    queue: QueueName = Field(
         description="Name, URL or ARN of the queue; looked up when the first message goes."
     )
     pack: Annotated[Size, AfterValidator(_check_pack)] | None = Field(
@@ -284,19 +280,9 @@ class SqsSink(AwsService, Sink):
 
     def _find(self, client: Any) -> _Queue:
         """URL and limit of the queue, remembered."""
-        url = self.queue if self.queue.startswith("http") else self._ask_url(client)
+        url = find_url(self.queue, client)
         self._found = _Queue(url, self._ask_limit(client, url))
         return self._found
-
-    def _ask_url(self, client: Any) -> str:
-        name, owner = self.queue, {}
-        if self.queue.startswith("arn:"):
-            *_, account, name = self.queue.split(":")
-            owner = {"QueueOwnerAWSAccountId": account}
-        answer = client.get_queue_url(QueueName=name, **owner)
-        if "QueueUrl" not in answer:
-            raise WebPage("no URL of the queue")
-        return str(answer["QueueUrl"])
 
     def _ask_limit(self, client: Any, url: str) -> int:
         try:
@@ -316,11 +302,10 @@ class SqsSink(AwsService, Sink):
         return self.queue.endswith(".fifo")
 
     def _region(self) -> str | None:
-        found = _REGION_IN_URL.match(self.queue)
-        return self.region or (found[1] if found else region_of_arn(self.queue))
+        return self.region or region_of_queue(self.queue)
 
     def _target(self) -> Target:
-        return Target("SQS", f"queue {re.split('[/:]', self.queue)[-1]!r}")
+        return target_of(self.queue)
 
 
 def _is_pointer(parcel: Parcel) -> bool:

@@ -12,6 +12,7 @@ from edge.component import Component, Stream, find
 SOURCES: Mapping[str, str] = {
     "mqtt": "edge.sources.mqtt:MqttSource",
     "dataset": "edge.sources.dataset:DatasetSource",
+    "sqs": "edge.sources.sqs:SqsSource",
 }
 
 
