@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -573,3 +574,16 @@ def test_a_hundredth_of_bad_payloads_does_not_stall_the_rest() -> None:
     started = time.process_time()
     assert len(decoder.decode(payloads).rejects) == 50
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("rows", [5, 5000])
+def test_nothing_is_kept_of_an_entry_that_was_read(rows: int) -> None:
+    body = pack(pl.DataFrame({"n": range(rows), "t": [f"row {n}" for n in range(rows)]}))
+
+    def after(reads: int) -> int:
+        for _ in range(reads):
+            unpack(body)
+        return sys.getallocatedblocks()
+
+    before = after(100)
+    assert after(400) - before < 200

@@ -3,7 +3,7 @@
 import gzip
 import sys
 from collections.abc import Mapping
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import IO, Literal, cast
 
 import polars as pl
@@ -27,6 +27,7 @@ _ZSTD: Mapping[int, int] = {
     zstd.CompressionParameter.window_log: 15,
 }
 _SMALL = 64 * 2**10
+_READ_AHEAD = 64 * 2**10
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -116,4 +117,6 @@ def unpack(body: bytes) -> pl.DataFrame:
     """The rows that `pack` was given."""
     if body.startswith(_ZSTD_MAGIC):
         body = zstd.decompress(body)
-    return pl.read_ipc_stream(BytesIO(body))
+    # Of each BytesIO itself, and of bytes, polars 2.1 keeps a small object for ever: 80 MB a day at
+    # 20 batches a second.
+    return pl.read_ipc_stream(BufferedReader(BytesIO(body), _READ_AHEAD))
