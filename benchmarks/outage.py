@@ -19,6 +19,15 @@ from benchmarks.table import Bar, Row
 
 NAME = "bench"
 """Of the pipeline that fills the outbox, and of the one that finds it."""
+_CHILD = """\
+from edge.cli import use_one_arena
+
+use_one_arena()  # as `edge run` does, before anything else is loaded
+
+from benchmarks.simulated import main
+
+main()
+"""
 _DAY = 24.0  # hours
 _DAY_SIZE = 2.2  # GB
 _FIXED = 0.08  # GB of reserve and WAL, however little is buffered
@@ -90,7 +99,7 @@ def buffer(folder: Path, count: int, pad: int = 0, roll: str = "") -> None:
 def _buffering(folder: Path, count: int, pad: int, roll: str) -> Iterator[Process]:
     """The process that fills the outbox; checked in the end."""
     definition = Definition(NAME, 1, 1, roll=roll, max_size="4GiB").write(folder)
-    command = [sys.executable, "-m", "benchmarks.simulated", str(definition), str(count), str(pad)]
+    command = [sys.executable, "-c", _CHILD, str(definition), str(count), str(pad)]
     root = str(Path(__file__).parent.parent)
     env = {"PYTHONPATH": root, "EDGE_STATE_DIR": str(folder), **SECRETS}
     with Process("simulated", command, folder, env) as process:

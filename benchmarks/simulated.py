@@ -132,5 +132,6 @@ async def _beside(runner: Runner) -> None:
         pass
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Buffer what the command line says: definition, readings, bytes of noise in each."""
     asyncio.run(play(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

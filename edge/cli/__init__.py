@@ -58,7 +58,7 @@ def main() -> None:
     # Before polars is imported, which starts its threads then. Batches are small: more threads
     # cost memory and give nothing.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    _use_one_arena()
+    use_one_arena()
     application(styled=sys.stdout.isatty() and sys.stderr.isatty())()
 
 
@@ -72,7 +72,7 @@ def _check_processor() -> None:
         raise SystemExit(WRONG)
 
 
-def _use_one_arena() -> None:
+def use_one_arena() -> None:
     """Share freed memory between threads, which use large blocks in turn: 35 MB less are kept.
 
     And keep what large blocks need between them: a file is read in a twentieth less time where the
