@@ -22,6 +22,8 @@ RUN_BY = {
     "hourly-temperature": "test_pipelines.py",
     "machine-temperature": "test_demo.py",
     "room-trend": "test_pipelines.py",
+    "share-aggregator": "test_share.py",
+    "share-collector": "test_share.py",
     "taxi-demand": "test_pipelines.py",
 }
 

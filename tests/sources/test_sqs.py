@@ -1,6 +1,8 @@
 """Every message of a queue becomes rows once, whatever happens on either side."""
 
+import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,12 +12,18 @@ from edge.aws import receiver
 from edge.aws.claims import OLD_PAYLOAD_SIZE
 from edge.aws.queue import PAYLOAD_SIZE, POINTER
 from edge.aws.taken import Taken
+from edge.clock import Clock
 from edge.codec import Record
+from edge.outbox.inspection import status
+from edge.pipeline import Branch, Pipeline
+from edge.runner import Runner
 from edge.sinks.claim import Claim
 from edge.sinks.sqs import SqsSink
+from edge.sources.sqs import SqsSource
 from tests.cloud import Cloud, Failure
 from tests.loop import in_loop, until
 from tests.mqtt.wire import HastyClock
+from tests.scripted import FlakySink
 from tests.sinks.places import bound, rows
 from tests.sinks.places import numbered as parcelled
 from tests.sources.reading import RECORD, Reading, numbered, send
@@ -357,3 +365,35 @@ def test_ids_are_hashed_as_ever() -> None:
     assert (taken.snapshot(True) or b"").partition(b"\n")[
         2
     ].hex() == "4faf55e4b187534cd9015d6f54ee80e2"
+
+
+@in_loop
+@pytest.mark.parametrize("acknowledge", ["committed", "delivered"])
+async def test_a_pipeline_deletes_what_it_may_forget(
+    queue: Cloud, tmp_path: Path, acknowledge: str
+) -> None:
+    send(queue, [*numbered(range(30)), "oops"])
+    sink = FlakySink.of("down")
+    pipeline = Pipeline(
+        name="aggregator",
+        site="cloud",
+        source=SqsSource(queue="plant", receivers=1, endpoint_url=queue.url),
+        acknowledge=acknowledge,
+        record=RECORD,
+        sinks={"lake": Branch(sink=sink)},
+        outbox={"path": tmp_path / "outbox"},
+    )
+    runner = Runner(pipeline)
+    await runner.open()
+    stop = asyncio.Event()
+    running = asyncio.create_task(runner.run(stop))
+    await until(lambda: left(queue) == 0)
+    if acknowledge == "delivered":
+        assert sorted(row["n"] for row in sink.rows) == list(range(30))
+    await until(lambda: len(sink.rows) == 30)
+    stop.set()
+    await running
+    await runner.close()
+    counts = status(tmp_path / "outbox", Clock().now())
+    assert (counts["rows_read"], counts["rows_rejected"]) == (31, 1)
+    assert str(counts["source"]["url"]).endswith("/plant")
