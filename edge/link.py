@@ -89,6 +89,7 @@ class Link:
         self._failures = 0
         self._told: set[str] = set()  # reasons in the log since the link went down
         self._divisor = 1  # of the size to roll, while the outbox has too little room for it
+        self._part = 1  # of an entry alone, the rows to roll, while there is too little room for it
         self._try_at = 0.0
         self._live_credit = 0.0
         self._ahead = 0  # parcels rolled for which nothing was sent yet
@@ -177,15 +178,23 @@ class Link:
             )
         except (OutboxFull, MemoryError) as problem:
             log.debug("sink %r: %d entries cannot be rolled: %r", self.name, len(entries), problem)
-            fewer = len(entries) > 1
-            if isinstance(problem, MemoryError) and not fewer:
-                raise
-            self._divisor *= 2 if fewer else 1
-            return fewer
+            return self._roll_less(entries, problem)
         finally:
             self._outbox.release_entries(self.name, [entry.id for entry in entries])
-        self._divisor = max(1, self._divisor // 2)
+        self._divisor, self._part = max(1, self._divisor // 2), max(1, self._part // 2)
         self._ahead += len(encoded.parcels)
+        return True
+
+    def _roll_less(self, entries: Sequence[Entry], problem: Exception) -> bool:
+        """Whether less can be rolled next time: fewer entries, then fewer rows of one."""
+        if len(entries) > 1:
+            self._divisor *= 2
+        elif self._part < entries[0].rows:
+            self._part *= 2
+        elif isinstance(problem, MemoryError):
+            raise problem
+        else:
+            return False
         return True
 
     def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None, int]:
@@ -198,10 +207,12 @@ class Link:
             pl.concat_str(pl.lit(prefix), sequence.cast(pl.String)).alias("edge_id"),
             pl.exclude("edge_sequence"),
         )
-        encoded = self.sink.encode(ids)
-        if encoded.rest is None:
+        count = max(1, ids.height // self._part) if len(frames) == 1 else ids.height
+        encoded = self.sink.encode(ids.head(count))
+        if encoded.rest is None and count == ids.height:
             return encoded, None, len(frames)
-        rest = _without_id(encoded.rest)
+        over = [] if encoded.rest is None else [encoded.rest]
+        rest = _without_id(pl.concat([*over, ids.slice(count)]))
         left = NewEntry(self.name, rest.height, int(rest.estimated_size()), pack(rest))
         return encoded, left, len(frames)
 

@@ -117,6 +117,31 @@ def test_in_a_full_outbox_fewer_rows_are_rolled_than_elsewhere(
     outbox.close()
 
 
+def test_an_entry_too_large_to_roll_at_once_is_rolled_in_pieces(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    class Wide(FlakySink):
+        """Parcels five times as large as the rows: those of the entry take more than the cap."""
+
+        def encode(self, frame: pl.DataFrame) -> Encoded:
+            (parcel,) = super().encode(frame).parcels
+            return Encoded([parcel._replace(body=parcel.body.ljust(5 * len(parcel.body)))])
+
+    limits = Limits(32 * 2**20)
+    outbox = Outbox(tmp_path, limits=limits, sinks={"lake": SinkLimits()}, clock=clock)
+    outbox.open()
+    texts = [base64.b64encode(random.randbytes(400_000)).decode() for _ in range(14)]
+    append(outbox, *texts)
+    sink = Wide.of()
+    link = link_of(outbox, sink, clock, order="all")
+    steps(link, 20)
+    assert [row["v"] for row in sink.rows] == texts
+    assert [int(row["edge_id"].rpartition("-")[2]) for row in sink.rows] == list(range(1, 15))
+    assert outbox.depth("lake").rows == 0
+    assert outbox.status()["imbalances"] == []
+    outbox.close()
+
+
 def test_nothing_is_rolled_before_its_time(outbox: Outbox, clock: HandClock) -> None:
     sink = FlakySink.of()
     link = link_of(outbox, sink, clock, roll=Roll(8 * 2**20, timedelta(seconds=60)))
