@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,10 @@ async def test_a_crash_before_the_commit_repeats_everything_at_once(queue: Cloud
 @in_loop
 async def test_what_is_received_stays_hidden_for_as_long_as_it_takes(queue: Cloud) -> None:
     send(queue, numbered(range(25)))
-    reading, other = Reading(queue, visibility="2s"), Reading(queue)
+    reading, other = Reading(queue, visibility="5s"), Reading(queue)
     async with reading.running(), other.running():
         await reading.read(25, acknowledge=False)
-        ends = time.monotonic() + 3.5
+        ends = time.monotonic() + 7
         while time.monotonic() < ends:
             await other.step()
         assert other.total == 0
@@ -335,12 +336,13 @@ async def test_no_more_is_received_than_may_be_in_flight(queue: Cloud) -> None:
 async def test_an_idle_queue_is_asked_now_and_then(queue: Cloud) -> None:
     reading = Reading(queue)
     async with reading.running():
-        last = time.monotonic()
+        moments = [time.monotonic()]
         for _ in range(12):
             assert not await reading.step()
-            assert time.monotonic() - last < 1
-            last = time.monotonic()
-        assert queue.calls["ReceiveMessage"] <= 5
+            moments.append(time.monotonic())
+        waits = sorted(after - before for before, after in pairwise(moments))
+        assert waits[6] < 1, "a busy machine may hold up some"
+        assert queue.calls["ReceiveMessage"] <= max(5, moments[-1] - moments[0])
 
 
 def test_memory_of_messages_is_the_same_after_a_start_and_bounded() -> None:
