@@ -99,6 +99,7 @@ class Flow:
         self._lanes = [lane for lane in lanes if lane.sink not in apart]
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
+        self._unused: set[str] = set()
         self._reset: list[Loss] = []
         self._salvaged: dict[str, pl.DataFrame] = {}
 
@@ -153,6 +154,18 @@ class Flow:
                 self._forget(step, kept.states)
                 kept = None
             step.operator.restore(kept.states if kept else ())
+        self._tell_unused(memory)
+
+    def _tell_unused(self, memory: Mapping[str, Kept]) -> None:
+        """Say whose memory no operator takes back: open windows in it never come out."""
+        known = {"source", *(step.name for step in self._steps())}
+        for name in sorted({*memory} - known - self._unused):
+            log.warning(
+                "%s: is not in the definition any more, what it remembered is kept but not used; "
+                "bring it back under that name to go on with it",
+                name,
+            )
+            self._unused.add(name)
 
     def _forget(self, step: Step, states: Sequence[bytes]) -> None:
         """Memory is given up: the list of losses tells, also where no row is lost with it."""

@@ -229,6 +229,20 @@ def test_memory_that_does_not_fit_its_options_any_more_is_forgotten_and_told(
     assert (line["part"], line["kind"], line["rows"]) == ("common/deadband", "reset", 0)
 
 
+def test_memory_of_an_operator_that_is_gone_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(*operators: Operator) -> None:
+        source = ScriptedSource.of(rows(v=[1, 5]))
+        asyncio.run(finish(pipeline(tmp_path, source, FlakySink.of(), operators=operators)))
+
+    run(Deadband(column="v", change=1.0))
+    run(Deadband(column="v", change=1.0))
+    assert "not in the definition any more" not in caplog.text
+    run(Filter(where="v > 0"))
+    assert "common/deadband: is not in the definition any more" in caplog.text
+
+
 def test_rejected_payloads_reach_the_sink_that_asks_for_them_and_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
