@@ -26,6 +26,17 @@ bench: .venv/ready mosquitto ## one table: what it costs, beside the baselines
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+.PHONY: test-arm64
+test-arm64: .venv/ready docker emulation  ## the arm64 image makes the same bytes as that of amd64
+	$(BIN)/python -m tests.containers.arm64
+
+.PHONY: emulation
+emulation:
+	@command -v qemu-aarch64-static >/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends qemu-user-static binfmt-support; }
+	@[ -e /proc/sys/fs/binfmt_misc/status ] || $(SUDO) mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+	@[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || $(SUDO) update-binfmts --enable qemu-aarch64
+
 .PHONY: mosquitto
 mosquitto:
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || \

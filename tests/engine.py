@@ -6,6 +6,9 @@ Tests ask for the fixture `engine` of conftest.py. What they make has a name tha
 
 import contextlib
 import fcntl
+import hashlib
+import io
+import json
 import os
 import platform
 import shutil
@@ -22,7 +25,9 @@ from typing import IO, Any
 import docker
 from docker.errors import DockerException, NotFound
 
-NAME = "edge-test-"
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid():x}")[:8]
+"""The same in all processes of one run of the tests."""
+NAME = f"edge-test-{RUN}-"
 SUITE = "bookworm"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-tests"
@@ -46,18 +51,9 @@ class Engine:
         try:
             self.client.images.get(tag)
         except NotFound:
-            repository, _, version = tag.partition(":")
-            options = {
-                "fromSrc": "-",
-                "repo": repository,
-                "tag": version,
-                "platform": f"linux/{architecture}",
-            }
-            api = self.client.api
-            with debian(architecture).open("rb") as archive:
-                answer = api.post(api._url("/images/create"), data=archive, params=options)
-            api._result(answer)
-            self.client.images.get(tag)
+            with tempfile.TemporaryFile(dir="/var/tmp") as packed:
+                _pack(debian(architecture), tag, architecture, packed)
+                self.client.images.load(packed)
         return tag
 
     def clean(self) -> None:
@@ -69,7 +65,31 @@ class Engine:
         for volume in self.client.volumes.list(filters={"name": NAME}):
             _gone(volume.remove)
         for image in self.client.images.list(filters={"reference": f"{NAME}*"}):
-            _gone(self.client.images.remove, image.id, force=True)
+            for tag in image.tags:  # the same image may have the tag of another run
+                if tag.startswith(NAME):
+                    _gone(self.client.images.remove, tag, force=True)
+
+
+def _pack(archive: Path, tag: str, architecture: str, target: IO[bytes]) -> None:
+    """An image of one layer as `docker load` takes it; `docker import` knows but this machine's."""
+    with archive.open("rb") as opened:
+        layer = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer]},
+        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "debootstrap"}],
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
+    with tarfile.open(fileobj=target, mode="w") as packed:
+        for name, content in (("config.json", config), ("manifest.json", manifest)):
+            body = json.dumps(content).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            packed.addfile(member, io.BytesIO(body))
+        packed.add(archive, "layer.tar")
+    target.seek(0)
 
 
 def _gone(remove: Any, *arguments: Any, **options: Any) -> None:
@@ -80,9 +100,8 @@ def _gone(remove: Any, *arguments: Any, **options: Any) -> None:
 @contextlib.contextmanager
 def running() -> Iterator[Engine]:
     """An engine as long as the block runs; one for all that run tests at the same time."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid():x}")[:8]
     # Sockets have short names, so not below the long folders of pytest.
-    folder = Path(f"/var/tmp/edge-docker-{run}")
+    folder = Path(f"/var/tmp/edge-docker-{RUN}")
     folder.mkdir(exist_ok=True)
     with (folder / "users").open("a") as users, (folder / "change").open("a") as change:
         fcntl.flock(users, fcntl.LOCK_SH)
@@ -217,7 +236,7 @@ def debian(architecture: str) -> Path:
     """Debian with Python as one archive of files, made once and kept in the user's cache folder."""
     CACHE.mkdir(parents=True, exist_ok=True)
     archive = CACHE / f"{SUITE}-{architecture}.tar"
-    with (CACHE / "lock").open("w") as lock:
+    with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
             _debootstrap(architecture, archive)

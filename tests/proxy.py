@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that is as unreliable as a test tells it to be."""
+"""A TCP proxy on this machine that is as unreliable as a test tells it to be."""
 
 import contextlib
 import socket
@@ -26,9 +26,22 @@ class Proxy:
     Use as a context manager. `taken` counts the connections so far.
     """
 
-    def __init__(self, target: tuple[str, int], *, thin: bool = False) -> None:
-        """thin: with the small buffers of a slow line, so that a sender feels it at once."""
+    def __init__(
+        self,
+        target: tuple[str, int],
+        *,
+        thin: bool = False,
+        host: str = "127.0.0.1",
+        only: str = "",
+    ) -> None:
+        """thin: with the small buffers of a slow line, so that a sender feels it at once.
+
+        host: the address of this machine on which it listens; only: how the addresses begin from
+        which it takes connections.
+        """
+        self._only = only
         self._target = target
+        self._host = host
         self._thin = thin
         self._change = threading.Condition()
         self._mode: Mode = "up"
@@ -39,7 +52,7 @@ class Proxy:
         self.taken = 0
         self.port = free_port()
         self._listener: socket.socket | None = self._listen()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +96,7 @@ class Proxy:
             # With the segments and buffers of loopback the kernel swallows a megabyte at once.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self._host, self.port))
         listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         return listener
@@ -98,9 +111,12 @@ class Proxy:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                near, _ = listener.accept()
+                near, (host, _) = listener.accept()
             except OSError:
                 return
+            if not host.startswith(self._only):
+                near.close()
+                continue
             self.taken += 1
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 

@@ -1,0 +1,33 @@
+"""What `edge image build` makes."""
+
+from tests.containers.conftest import Image
+from tests.engine import Engine
+
+
+def test_everything_is_less_than_330_mb_above_the_base(image: Image) -> None:
+    assert image.said["size"] - image.said["base"] < 330e6
+    assert sum(layer["size"] for layer in image.said["layers"]) == image.said["size"]
+
+
+def test_the_digest_is_that_of_the_engine(engine: Engine, image: Image) -> None:
+    assert engine.client.images.get(image.tag).id == image.said["digest"]
+
+
+def test_the_process_gets_sigterm_itself_and_is_not_root(engine: Engine, image: Image) -> None:
+    config = engine.client.images.get(image.tag).attrs["Config"]
+    assert config["Entrypoint"] == ["python3", "-m", "edge"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["User"] == "10001:10001"
+    assert config["Volumes"] == {"/var/lib/edge": {}}
+
+
+def test_definitions_are_in_it_and_good(engine: Engine, image: Image) -> None:
+    said = engine.client.containers.run(
+        image.tag,
+        ["check", "/pipelines/room-trend.yaml", "/pipelines/machine-temperature.yaml"],
+        read_only=True,
+        network_mode="none",
+        remove=True,
+        stderr=True,
+    )
+    assert said.decode().count(": good") == 2
