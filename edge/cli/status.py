@@ -147,11 +147,12 @@ def _headline(name: str, found: Mapping[str, Any]) -> str:
     hours = room["hours_until_full"]
     full = "" if hours is None else f", full in {hours:.1f} h"
     most = f" of {format_size(room['max_bytes'])}" if room["max_bytes"] else ""
+    disk = f", {room['disk_problem']}" if room["disk_problem"] else ""
     failed = f", {found['rows_failed']:,} failed" if found["rows_failed"] else ""
     words = [
         f"{name}: {'running' if found['running'] else 'not running'}",
         f"{rows_of(found['rows_read'])} read, {found['rows_rejected']:,} rejected{failed}",
-        f"outbox {format_size(room['bytes'])}{most}{full}",
+        f"outbox {format_size(room['bytes'])}{most}{full}{disk}",
         *(f"does not balance: {equation}" for equation in found["imbalances"]),
     ]
     return "; ".join(words)

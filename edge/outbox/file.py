@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from edge.clock import Clock
 from edge.component import format_size
 from edge.errors import OutboxFull
-from edge.outbox import ledger
+from edge.outbox import disk, ledger
 from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.memory import Memory
 from edge.outbox.model import Entry, Limits, Loss, SinkLimits
@@ -281,7 +281,8 @@ class OutboxFile:
             self._empty_wal()
         elif is_full(error):
             self.room.look_again()
-            raise OutboxFull(self.describe_full("the disk is full")) from error
+            told = disk.refusal(self.folder, error) or self.describe_full("the disk is full")
+            raise OutboxFull(told) from error
         else:
             raise error
 

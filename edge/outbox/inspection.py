@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import DefinitionError, EdgeError
-from edge.outbox import ledger
+from edge.outbox import disk, ledger
 from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.packed import sent_bytes
@@ -47,6 +47,7 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
             "bytes": used,
             "max_bytes": meta.get("max_size"),
             "hours_until_full": round(left / rate, 2) if rate > 0 else None,
+            "disk_problem": disk.problem(folder),
         },
     }
 

@@ -18,6 +18,7 @@ from edge.errors import OutboxFull
 from edge.outbox import division, inspection, ledger, memory, quarantine
 from edge.outbox.admission import admit
 from edge.outbox.buffer import Buffer
+from edge.outbox.disk import Slowness
 from edge.outbox.file import OutboxFile
 from edge.outbox.gauge import Gauge, set_meta
 from edge.outbox.ledger import Gone
@@ -56,6 +57,7 @@ class Outbox:
         """Opens nothing. Raises DefinitionError for a `max_size` below 32 MiB."""
         self._file = OutboxFile(folder, limits, sinks, clock)
         self._clock = clock
+        self._slowness = Slowness(folder, clock)
         self._owner = Owner(folder / "lock")
         self._thread = ThreadPoolExecutor(1, "outbox")
         self._gauge = Gauge()
@@ -132,7 +134,9 @@ class Outbox:
             self._write_state(db, commit, now)
             ledger.add(db, counts)
 
+        began = file.clock.steady()
         file.write(work)
+        self._slowness.since(began)
         file.numbers.entry += len(commit.entries)
         file.memory.wrote(commit.memory)
         for new in commit.entries:

@@ -33,7 +33,7 @@ def ext4(image: Path, place: Path, size: int = 64 * MIB) -> Iterator[Path]:
         with image.open("wb") as file:
             file.truncate(size)
         run("mkfs.ext4", "-q", "-m", "0", image)
-    run("mount", "-o", "loop", image, place)
+    run("mount", "-o", "loop,errors=remount-ro", image, place)
     try:
         yield place
     finally:
