@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -111,8 +112,10 @@ def running() -> Iterator[Engine]:
         try:
             engine = there or _own(folder)
             fcntl.flock(change, fcntl.LOCK_UN)
-            yield engine
-            engine.client.close()
+            try:
+                yield engine
+            finally:
+                engine.client.close()
         finally:
             fcntl.flock(change, fcntl.LOCK_EX)
             if _last(users):
@@ -120,6 +123,7 @@ def running() -> Iterator[Engine]:
                     _stop(folder)
                 elif there:
                     there.clean()
+                    there.client.close()
                 shutil.rmtree(folder)
 
 
@@ -135,12 +139,7 @@ def _last(users: IO[str]) -> bool:
 def _there() -> Engine | None:
     """One that runs already, where DOCKER_HOST or the default says."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    try:
-        engine = Engine(host)
-        engine.client.ping()
-    except (DockerException, OSError):
-        return None
-    return engine
+    return Engine(host) if _answers(host) else None
 
 
 def _own(folder: Path) -> Engine:
@@ -190,16 +189,24 @@ def _start(daemon: str, host: str, folder: Path) -> None:
 
 
 def _answers(host: str) -> bool:
-    if not Path(host.removeprefix("unix://")).exists():
+    if host.startswith("unix://"):  # asked first: the SDK leaves a socket open where nobody answers
+        with socket.socket(socket.AF_UNIX) as asking:
+            if asking.connect_ex(host.removeprefix("unix://")):
+                return False
+    try:
+        engine = Engine(host)
+    except (DockerException, OSError):
         return False
-    with contextlib.suppress(DockerException, OSError):
-        return bool(Engine(host).client.ping())
-    return False
+    try:
+        return bool(engine.client.ping())
+    except (DockerException, OSError):
+        return False
+    finally:
+        engine.client.close()
 
 
 def _stop(folder: Path) -> None:
     """Also one that another process of the same run has started."""
-    Engine(f"unix://{folder}/docker.sock").clean()
     number = int((folder / "pid").read_text())
     os.kill(number, signal.SIGTERM)
     deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""The image on a real engine: stopped, killed, and never two on one outbox."""
+"""The image on a real engine: stopped, killed, cut off, and never two on one outbox."""
 
 import json
 import os
@@ -80,14 +80,30 @@ class Site:
         bodies = self._cloud.objects(BUCKET).values()
         return sorted(json.loads(line)["n"] for body in bodies for line in body.splitlines())
 
+    def status(self) -> dict[str, Any]:
+        command = ["python3", "-m", "edge", "status", "--json", "/pipelines/press.yaml"]
+        code, out = self.container.exec_run(command, demux=True)
+        assert code == 0, out
+        found: dict[str, Any] = json.loads(out[0])["press"]
+        return found
+
     def until_all_is_there(self) -> None:
         """Each row once: none is missing and none is doubled."""
         until(lambda: len(self.arrived()) >= self.published)
         assert self.arrived() == list(range(self.published))
 
-    def join(self) -> None:
-        """Join the network behind which the cloud is."""
+    def cut(self) -> None:
+        """Take the network away behind which the cloud is."""
+        self._away.disconnect(self.container)
+
+    def mend(self) -> None:
         self._away.connect(self.container)
+
+    def check(self) -> tuple[int, str]:
+        """Exit code and words of the image's own health check, asked now."""
+        command = self.container.image.attrs["Config"]["Healthcheck"]["Test"][1:]
+        code, said = self.container.exec_run(command)
+        return code, said.decode()
 
     def health(self) -> str:
         self.container.reload()
@@ -125,7 +141,7 @@ def site(
             **HARDENED,
         )
         site = Site(container, engine.client.networks.get(away.name), broker, cloud)
-        site.join()
+        site.mend()
         yield site
         container.remove(force=True, v=True)
         engine.client.volumes.get(name).remove()
@@ -187,6 +203,19 @@ def test_a_kill_and_a_restart_on_the_same_volume_lose_nothing(rival: Any, site: 
     site.publish(1_000)
     site.start()
     site.publish(1_000)
+    site.until_all_is_there()
+
+
+def test_the_link_is_cut_and_what_waited_is_drained_when_it_is_back(rival: Any, site: Site) -> None:
+    site.start()
+    site.publish(500)
+    site.until_all_is_there()
+    site.cut()
+    site.publish(500)
+    until(lambda: site.status()["sinks"]["lake"]["buffered_rows"] == 500, 60)
+    assert len(site.arrived()) == 500
+    until(lambda: site.check() == (0, ""), 30)  # the link is none of the health check's business
+    site.mend()
     site.until_all_is_there()
 
 
