@@ -33,7 +33,7 @@ name: press
 site: ${EDGE_SITE:-local}
 replica: ${EDGE_REPLICA:-0}
 source:
-  mqtt: {url: "${BROKER}", topics: ["plant/{line}"]}
+  mqtt: {url: "${BROKER}", topics: ["plant/{line}"], recognise: true} # no two numbers are alike
 record: {fields: {n: int}}
 sinks:
   lake:
@@ -193,6 +193,15 @@ def site(tmp_path: Path, broker: Broker, cloud: Cloud) -> Site:
     # Where pytest keeps its folders is no place for an outbox, but here it is.
     made = make(tmp_path, {k: v for k, v in changes.items() if k != "/var/lib/edge"}, PIPELINE)
     return made.model_copy(update={"outbox": str(outbox)})
+
+
+@pytest.fixture(autouse=True)
+def alone(engine: Engine) -> Iterator[None]:
+    """No container is left for the next test, which would take it for its own task."""
+    yield
+    for name in (STAND_IN, f"{NAME}task-"):
+        for container in engine.client.containers.list(all=True, filters={"name": name}):
+            container.remove(force=True, v=True)
 
 
 class Ecs:
