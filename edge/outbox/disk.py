@@ -32,10 +32,15 @@ def problem(folder: Path) -> str | None:
     return None
 
 
+def has_room(folder: Path) -> bool:
+    """Whether the disk can take what any transaction writes."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize >= 2 * RESERVE
+
+
 def refusal(folder: Path, error: sqlite3.Error) -> str | None:
     """The message where a disk with room takes no writes; None where it is full."""
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < 2 * RESERVE:
+    if not has_room(folder):
         return None
     return (
         f"outbox {folder}: the disk takes no writes, {error}; it is read-only or fails, see the "

@@ -260,7 +260,7 @@ class OutboxFile:
             try:
                 result = self._transact(work)
             except sqlite3.Error as error:
-                self._recover(error, leaving and not attempt)
+                self._recover(error, leaving and not attempt, attempt)
             else:
                 self._restore_reserve()
                 return result
@@ -272,13 +272,16 @@ class OutboxFile:
         for buffer in self.buffers.values():
             self.read(buffer.find_oldest)
 
-    def _recover(self, error: sqlite3.Error, leaving: bool) -> None:
+    def _recover(self, error: sqlite3.Error, leaving: bool, attempt: int) -> None:
         """Do what lets a failed transaction be tried again, or raise."""
-        if is_damage(error):
-            self.set_aside(error)
+        baseless = is_full(error, strictly=True) and disk.has_room(self.folder)
+        if is_damage(error) or (baseless and attempt):
+            self.set_aside(error)  # pages that lead nowhere are "full" too
         elif is_full(error) and leaving:
             self.room.give_up_reserve()
             self._empty_wal()
+        elif baseless:
+            self.room.look_again()
         elif is_full(error):
             self.room.look_again()
             told = disk.refusal(self.folder, error) or self.describe_full("the disk is full")

@@ -181,7 +181,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ or lost
 
 
-def is_full(error: sqlite3.Error) -> bool:
-    """Whether the disk (or a write that the disk refused) stopped a statement."""
+def is_full(error: sqlite3.Error, *, strictly: bool = False) -> bool:
+    """Whether the disk (or, if not `strictly`, a write that it refused) stopped a statement."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    if code is None:
+        return False
+    return code & 0xFF == sqlite3.SQLITE_FULL or (
+        not strictly and code & 0xFF == sqlite3.SQLITE_IOERR
+    )
