@@ -25,7 +25,8 @@ KEEPING = "allow_anonymous true\nmax_queued_messages 0"
 DEFINITION = """
 name: press
 site: test
-source: {{mqtt: {{url: 'mqtt://{broker}', topics: 'p/+'}}}}
+source:
+  mqtt: {{url: 'mqtt://{broker}', topics: 'p/+', recognise: true}} # no two numbers are alike
 record: {{fields: {{n: int}}}}
 sinks:
   lake:

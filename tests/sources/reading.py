@@ -22,11 +22,15 @@ class Reading:
     """Lives of one source; `memory` is what the outbox would have kept.
 
     One receiver, unless told: moto gives a message to two calls that come at the same time.
+    rows: the most of one step.
     """
 
-    def __init__(self, cloud: Cloud, record: Record = RECORD, **options: Any) -> None:
+    def __init__(
+        self, cloud: Cloud, record: Record = RECORD, rows: int = 10_000, **options: Any
+    ) -> None:
         self._cloud = cloud
         self._record = record
+        self._batch = Batch(rows=rows)
         self._options = {"queue": "plant", "visibility": "30s", "receivers": 1, **options}
         self.memory: list[bytes] = []
         self.frames: list[pl.DataFrame] = []
@@ -37,7 +41,7 @@ class Reading:
     @asynccontextmanager
     async def running(self, clock: Clock | None = None) -> AsyncIterator["Reading"]:
         self.source = SqsSource(endpoint_url=self._cloud.url, **self._options)
-        self.source.bind(self._record, Stream(), "edge-test", Batch(), clock or Clock())
+        self.source.bind(self._record, Stream(), "edge-test", self._batch, clock or Clock())
         self.source.restore(self.memory)
         self._arrivals = self.source.arrivals(None)
         try:

@@ -92,7 +92,7 @@ async def test_a_crash_before_the_delete_repeats_what_is_recognised(queue: Cloud
 @in_loop
 async def test_a_crash_before_the_commit_repeats_everything_at_once(queue: Cloud) -> None:
     send(queue, numbered(range(20)))
-    reading = Reading(queue, visibility="10m")
+    reading = Reading(queue, visibility="10m", rows=10)
     async with reading.running():
         await reading.step()
         committed, frames = list(reading.memory), list(reading.frames)
