@@ -78,7 +78,9 @@ def use_one_arena() -> None:
     And keep what large blocks need between them: a file is read in a twentieth less time where the
     kernel need not clear the same pages again and again.
     """
-    os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1")  # of polars
+    # polars adds its own to this in the environment, which a process that started us handed down.
+    options = ["narenas:1", os.environ.get("_RJEM_MALLOC_CONF")]
+    os.environ["_RJEM_MALLOC_CONF"] = ",".join(filter(None, options))
     with contextlib.suppress(AttributeError):  # musl has no arenas
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 1)
