@@ -1,5 +1,6 @@
-"""What the README says can be loaded and found; `python tests/test_docs.py` prints its table."""
+"""What the documents say holds; `python -m tests.test_docs` writes docs/parts.md."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from edge.cli import application
+from edge.cli.parts import options
 from edge.deploy.site import read_site
 from edge.pipeline import loads
 from edge.pipeline.parts import KINDS
@@ -18,7 +20,9 @@ from edge.pipeline.parts import KINDS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-TABLE = re.compile(r"(?<=-->\n).*(?=<!-- end of parts -->)", re.DOTALL)
+WRITTEN = [path for path in DOCUMENTS if path.name != "parts.md"]
+"""Documents whose blocks stand for themselves; those of parts are tried where their classes are."""
+PARTS = ROOT / "docs" / "parts.md"
 
 # What a block that shows one section is laid over.
 AROUND = {
@@ -31,7 +35,7 @@ AROUND = {
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
-    for document in DOCUMENTS:
+    for document in WRITTEN:
         text = document.read_text()
         for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
             line = text.count("\n", 0, match.start()) + 1
@@ -43,15 +47,30 @@ def whole(block: str) -> str:
     return "".join(text for key, text in AROUND.items() if key not in there) + block
 
 
-def table_of_parts() -> str:
-    """A row for every part: its name, its kind, the first line of its docstring."""
-    rows = ["| part | kind | what it does |", "| --- | --- | --- |"]
-    for kind in KINDS:
-        for name in kind.table:
-            part = kind.find(name)
-            text = str(part.__doc__).splitlines()[0]
-            rows.append(f"| `{name}` | {kind.word} | {text} |")
-    return "\n".join(rows) + "\n"
+def reference() -> str:
+    """What docs/parts.md has to be: every part by kind, as `edge describe` has it."""
+    parts = [(kind.word, name, kind.find(name)) for kind in KINDS for name in kind.table]
+    lines = [
+        "# Parts",
+        "",
+        "Sources, operators and sinks, each with its options, as `edge describe NAME` prints them.",
+        "",
+        "| part | kind | what it does |",
+        "| --- | --- | --- |",
+    ]
+    for word, name, part in parts:
+        lines.append(f"| [`{name}`](#{word}-{name}) | {word} | {first_line(part)} |")
+    for word, name, part in parts:
+        lines += ["", f"## {word} `{name}`", "", inspect.cleandoc(str(part.__doc__)), ""]
+        lines += ["| option | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for row in options(part):
+            cells = (" ".join(cell.split()).replace("|", "\\|") for cell in row)
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def first_line(part: type) -> str:
+    return str(part.__doc__).splitlines()[0]
 
 
 @pytest.mark.parametrize(("place", "block"), [*blocks("yaml")])
@@ -75,10 +94,15 @@ def test_every_python_block_runs(place: str, block: str, tmp_path: Path) -> None
     assert file.read_text().count("\n") == 1
 
 
-def test_the_table_of_parts_has_every_part() -> None:
-    shown = TABLE.search(README)
-    assert shown is not None
-    assert shown[0] == table_of_parts(), "paste what `python tests/test_docs.py` prints"
+def test_the_reference_of_parts_is_what_the_classes_say() -> None:
+    assert PARTS.read_text() == reference(), "write it with `python -m tests.test_docs`"
+
+
+def test_the_readme_names_every_part() -> None:
+    named = re.search(r"^### Parts$(.*?)^#", README, re.DOTALL | re.MULTILINE)
+    assert named is not None
+    known = {f"{kind.word}-{name}" for kind in KINDS for name in kind.table}
+    assert set(re.findall(r"docs/parts\.md#([\w-]+)", named[1])) == known
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
@@ -112,4 +136,4 @@ def test_the_readme_can_be_read_in_one_sitting() -> None:
 
 
 if __name__ == "__main__":
-    print(table_of_parts(), end="")
+    PARTS.write_text(reference())

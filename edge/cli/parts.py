@@ -67,7 +67,7 @@ def describe(
     for index, (word, part) in enumerate(found):
         put(("\n" if index else "") + f"{word} {name.rpartition('.')[2]}\n")
         put(inspect.cleandoc(part.__doc__ or "") + "\n")
-        put_table(("option", "type", "default", "meaning"), _options(part))
+        put_table(("option", "type", "default", "meaning"), options(part))
 
 
 def _first_line(kind: "Kind", name: str) -> str:
@@ -119,7 +119,8 @@ def _described(part: "type[BaseModel]") -> dict[str, object]:
     return {"what": inspect.cleandoc(part.__doc__ or ""), "options": part_schema(part)}
 
 
-def _options(part: "type[BaseModel]") -> list[tuple[str, str, str, str]]:
+def options(part: "type[BaseModel]") -> list[tuple[str, str, str, str]]:
+    """Name, type, default and meaning of every option of a part or a section."""
     from edge.pipeline.schema import option_type, part_schema
 
     schema = part_schema(part)
