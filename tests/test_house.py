@@ -34,7 +34,7 @@ LAYERS = [
     {"codec", "expression", "keyed", "origin", "timeout", "windows"},
     {"outbox"},
     {"component"},
-    {"cpu", "health"},
+    {"cpu", "health", "secrets"},
     {"errors", "clock"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

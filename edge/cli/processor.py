@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from edge.pipeline import Pipeline
     from edge.process import Beside
+    from edge.secrets import Secrets
 
 log = logging.getLogger("edge.cli")
 
 Level = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,8 +40,8 @@ def run(
         bool, typer.Option("--once", help="End when finite sources end and the outboxes are empty.")
     ] = False,
     log_format: Annotated[
-        Literal["text", "json"], typer.Option(help="Log lines for people or for programs.")
-    ] = "text",
+        LogFormat, typer.Option(help="For people or programs; auto: text on a terminal, else json.")
+    ] = "auto",
     log_level: Annotated[Level, typer.Option(help="The least that is logged.")] = "info",
 ) -> None:
     """Run pipelines in one process until SIGTERM or SIGINT.
@@ -51,6 +54,7 @@ def run(
 
     from edge import process
     from edge.pipeline import Pipeline, load
+    from edge.secrets import secrets_of
 
     gc.freeze()
     gc.enable()
@@ -64,8 +68,9 @@ def run(
     faults.extend(_shared_outboxes({str(p.file): p.outbox_folder() for p in pipelines}))
     if faults:
         raise DefinitionError(*faults)
-    console = terminal(stderr=True) if sys.stderr.isatty() and log_format == "text" else None
-    start_logging(log_format, log_level, console)
+    form = log_format if log_format != "auto" else "text" if sys.stderr.isatty() else "json"
+    console = terminal(stderr=True) if sys.stderr.isatty() and form == "text" else None
+    start_logging(form, log_level, secrets_of(pipelines, os.environ), console)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside = _progress(pipelines, console) if console else None
     asyncio.run(process.run(pipelines, once=once, beside=beside))
@@ -103,16 +108,19 @@ def demo(
     raise typer.Exit(main(out))
 
 
-def start_logging(form: str, level: str, console: "Console | None" = None) -> None:
+def start_logging(
+    form: str, level: str, secrets: "Secrets", console: "Console | None" = None
+) -> None:
     """Log to standard error, one line an event; `json` gives one object a line.
 
-    console: a terminal on which warnings and errors are coloured.
+    secrets: what no line may show. console: a terminal on which warnings and errors are coloured.
     """
     from edge.cli.journal import ConsoleHandler, JsonLines, TextLines
+    from edge.cli.repeats import Repeats
 
     lines = ConsoleHandler(console) if console else logging.StreamHandler()
-    lines.setFormatter(JsonLines() if form == "json" else TextLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
+    lines.setFormatter(JsonLines(secrets) if form == "json" else TextLines(secrets))
+    logging.basicConfig(level=logging.WARNING, handlers=[Repeats(lines)])
     logging.getLogger("edge").setLevel(level.upper())
     # A traceback whenever credentials cannot be renewed; the link says why, in words, once.
     logging.getLogger("botocore.credentials").setLevel(logging.ERROR)

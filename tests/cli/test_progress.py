@@ -44,7 +44,7 @@ def test_a_terminal_shows_how_far_the_source_is_and_what_waits(tmp_path: Path) -
     assert b"climb   " in shown
     assert b"read   copy: " in shown
     assert b" waiting" in shown
-    assert b"pipeline 'climb': stopped" in shown
+    assert b" info edge.runner: pipeline 'climb': stopped" in shown
 
 
 def _read(terminal: int) -> bytes:
