@@ -54,10 +54,12 @@ def run_examples(pipeline: Pipeline) -> list[Result]:
     Rows take the way they take in a run: through the record's checks, all operators and branches.
     What operators hold back comes out at the end.
     """
-    return [_run(pipeline, place, example) for place, example in enumerate(pipeline.tests)]
+    return [run_example(pipeline, place) for place in range(len(pipeline.tests))]
 
 
-def _run(pipeline: Pipeline, place: int, example: Example) -> Result:
+def run_example(pipeline: Pipeline, place: int) -> Result:
+    """As `run_examples`, only the test in this place of the list."""
+    example = pipeline.tests[place]
     try:
         found = _found(pipeline, example)
     except DefinitionError:

@@ -1,6 +1,7 @@
 """What the documents say holds; `python -m tests.test_docs` writes docs/parts.md."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -103,6 +104,29 @@ def test_the_readme_names_every_part() -> None:
     assert named is not None
     known = {f"{kind.word}-{name}" for kind in KINDS for name in kind.table}
     assert set(re.findall(r"docs/parts\.md#([\w-]+)", named[1])) == known
+
+
+def pages_with_commands() -> Iterator[tuple[str, str]]:
+    """All `sh` blocks of a page in one: what one made is there for the next."""
+    commands: dict[str, list[str]] = {}
+    for place, block in blocks("sh"):
+        commands.setdefault(place.partition(":")[0], []).append(block)
+    return ((page, "\n".join(of)) for page, of in commands.items())
+
+
+@pytest.mark.parametrize(("page", "commands"), [*pages_with_commands()])
+def test_the_commands_of_a_page_run_one_after_the_other(
+    page: str, commands: str, tmp_path: Path
+) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{page}: {done.stdout}{done.stderr}"
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:

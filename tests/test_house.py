@@ -23,9 +23,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import its own row and those below it.
 LAYERS = [
-    {"cli", "demo", "__main__"},
+    {"cli", "demo", "plugin", "__main__"},
     {"process"},
-    {"runner", "examples", "dashboard", "deploy"},
+    {"runner", "examples", "dashboard", "deploy", "project"},
     {"flow", "rejected"},
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from edge import __version__, cpu
-from edge.cli import definition, deploy, examples, host, image, outbox, parts, processor, status
+from edge.cli import (
+    definition,
+    deploy,
+    examples,
+    host,
+    image,
+    new,
+    outbox,
+    parts,
+    processor,
+    status,
+)
 from edge.cli.screen import WRONG, Commands, complain, put
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
@@ -32,7 +43,7 @@ def application(styled: bool = False) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_edge)
-    for group in (processor, definition, examples, parts, status, outbox, image, deploy, host):
+    for group in (processor, definition, examples, parts, status, outbox, new, image, deploy, host):
         group.add_to(app)
     return app
 

@@ -83,14 +83,14 @@ def schema(
 
     For editors that complete and check YAML.
     """
-    from edge.pipeline.schema import definition_schema, file_schema
+    from edge.pipeline.schema import definition_schema
 
     if not site:
         put_json(definition_schema())
         return
-    from edge.deploy.site import Site
+    from edge.deploy.site import site_schema
 
-    put_json(file_schema(Site, "edge site", unwritten=["file"]))
+    put_json(site_schema())
 
 
 def _bind(file: Path) -> "Bound":

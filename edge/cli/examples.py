@@ -85,10 +85,10 @@ def _tell(file: Path, result: "Result") -> None:
         say(f"{file}: {result.name}: passed", style="green")
         return
     say(f"{file}: {result.place}: {result.name}: FAILED", style="red")
-    put("\n".join(_lines(result)))
+    put("\n".join(lines(result)))
 
 
-def _lines(result: "Result") -> Iterator[str]:
+def lines(result: "Result") -> Iterator[str]:
     """What differs, as text."""
     if result.problem is not None:
         yield f"  {printable(result.problem)}"
@@ -142,7 +142,7 @@ def _as_junit(results: "Sequence[tuple[Path, Result]]") -> bytes:
         names = {"classname": str(file), "name": result.name, "file": str(file)}
         case = ElementTree.SubElement(suite, "testcase", names)
         if not result.passed:
-            lines = list(_lines(result))
-            failure = ElementTree.SubElement(case, "failure", {"message": lines[0].strip()})
-            failure.text = "\n".join(lines)
+            told = list(lines(result))
+            failure = ElementTree.SubElement(case, "failure", {"message": told[0].strip()})
+            failure.text = "\n".join(told)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))

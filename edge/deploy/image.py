@@ -138,10 +138,13 @@ def _python_of(engine: Engine, base: BaseImage, name: str, platform: str) -> str
 def _dockerfile() -> Path:
     """containers/Dockerfile of the folder one stands in, else that of the package."""
     own = Path("containers/Dockerfile")
-    if own.is_file():
-        return own
-    packed = Path(str(files("edge"))) / "deploy" / "Dockerfile"
-    return packed if packed.is_file() else Path(edge.__file__).parents[1] / "containers/Dockerfile"
+    return own if own.is_file() else packed("Dockerfile")
+
+
+def packed(name: str) -> Path:
+    """A file of `containers/` as the installed package has it, or the clone it runs from."""
+    inside = Path(str(files("edge"))) / "deploy" / name
+    return inside if inside.is_file() else Path(edge.__file__).parents[1] / "containers" / name
 
 
 def _line(made_by: str) -> str:

@@ -32,6 +32,7 @@ from edge.pipeline.document import Document, parse
 from edge.pipeline.model import Options
 from edge.pipeline.model import Site as Name
 from edge.pipeline.reading import read_text
+from edge.pipeline.schema import file_schema
 from edge.pipeline.wording import described
 
 Target = Literal["ecs-anywhere", "ec2", "fargate", "docker", "kubernetes"]
@@ -162,6 +163,11 @@ def read_site(text: str, file: str, environment: Mapping[str, str]) -> Site:
     """As `load_site`, from YAML text; `file` names it in messages and says where paths start."""
     document, faults = parse(file, text, environment, first="site")
     return _Reader(document, faults).site()
+
+
+def site_schema() -> dict[str, Any]:
+    """JSON Schema of a site file, for editors."""
+    return file_schema(Site, "edge site", unwritten=["file"])
 
 
 class _Reader:

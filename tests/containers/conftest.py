@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from docker.errors import ImageNotFound
 
+from edge.project import create
 from tests.engine import NAME, Engine
 
 TAG = f"{NAME}processor:1"
@@ -25,15 +26,18 @@ class Image(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def image(engine: Engine) -> Image:
-    """Of the folder `pipelines/`, for this machine."""
+def image(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Of the folder `pipelines/` and of a new project, for this machine."""
     with (Path(engine.client.info()["DockerRootDir"]).parent / "image").open("a+") as noted:
         fcntl.flock(noted, fcntl.LOCK_EX)  # another worker of this run may build it now
         try:
             engine.client.images.get(TAG)
         except ImageNotFound:
+            project = tmp_path_factory.mktemp("project") / "my-plant"
+            create(project, "dataset")
             noted.truncate(0)
-            noted.write(build(engine, TAG, engine.base(), "pipelines"))
+            folders = "pipelines", str(project / "pipelines")
+            noted.write(build(engine, TAG, engine.base(), *folders))
             noted.flush()
         noted.seek(0)
         return Image(TAG, json.loads(noted.read())[0])

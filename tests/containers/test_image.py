@@ -31,3 +31,17 @@ def test_definitions_are_in_it_and_good(engine: Engine, image: Image) -> None:
         stderr=True,
     )
     assert said.decode().count(": good") == 2
+
+
+def test_a_new_project_runs_in_it_as_it_is(engine: Engine, image: Image) -> None:
+    said = engine.client.containers.run(
+        image.tag,
+        ["run", "--once", "/pipelines/my-plant.yaml"],
+        environment={"EDGE_OUT": "/var/lib/edge/out"},
+        read_only=True,
+        network_mode="none",
+        remove=True,
+        stderr=True,
+    )
+    assert b"sink 'hot': link is up" in said
+    assert b"pipeline 'my-plant': stopped" in said

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from edge.deploy.site import Site, load_site
+from edge.deploy.site import load_site, site_schema
 from edge.deploy.validate import check_target
 from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError
 from edge.pipeline.document import parse
-from edge.pipeline.schema import file_schema
 from tests.deploy.sites import SITE, write
 
 WRONG = [
@@ -97,7 +96,7 @@ def test_a_host_runs_what_its_attributes_say(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_and_refuses_what_the_loader_does() -> None:
-    schema = file_schema(Site, "edge site", unwritten=["file"])
+    schema = site_schema()
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     for text in (SITE, *(file.read_text() for file in Path("deploy/sites").glob("*.yaml"))):
