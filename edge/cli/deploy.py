@@ -1,6 +1,7 @@
 """Commands that bring a site to AWS: deploy plan, apply, status, logs, destroy."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,10 +17,12 @@ from edge.cli.screen import (
     say,
     terminal,
 )
+from edge.errors import DefinitionError
 
 if TYPE_CHECKING:
     from edge.deploy.account import Account
     from edge.deploy.plan import Change, Plan
+    from edge.deploy.site import Site as SiteFile
     from edge.deploy.watch import Standing
     from edge.deploy.workload import Workload
 
@@ -50,14 +53,27 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="deploy")
 
 
-def plan(site: Site, profile: Profile = None, as_json: Json = False) -> None:
+def plan(
+    site: Site,
+    profile: Profile = None,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for manifests, with target kubernetes.")
+    ] = None,
+) -> None:
     """Show what `apply` would change, and change nothing.
 
-    Everything in the site file and its pipelines is checked before AWS is asked.
+    Everything in the site file and its pipelines is checked before AWS is asked. With target
+    kubernetes print manifests for kubectl, notes apart.
     """
     from edge.deploy.plan import make_plan
 
     account, workload = _prepare(site, profile)
+    if account.site.target == "kubernetes":
+        _put_manifests(workload, as_json, out)
+        return
+    if out is not None:
+        raise DefinitionError("--out: is for manifests of target kubernetes; leave it out")
     made = make_plan(account, workload)
     if as_json:
         put_json(_as_json(made))
@@ -85,6 +101,7 @@ def apply(
 
     patience = _seconds(wait)
     account, workload = _prepare(site, profile)
+    _leave_to_kubectl(account.site, "kubectl apply -f DIR")
     stock = make(account, workload, _tell_change)
     if not patience:
         return
@@ -100,7 +117,9 @@ def status(site: Site, profile: Profile = None, as_json: Json = False) -> None:
     from edge.deploy.report import report
     from edge.deploy.site import load_site
 
-    rows = report(Account(load_site(site), profile))
+    loaded = load_site(site)
+    _leave_to_kubectl(loaded, "kubectl {names} get pods -l edge.site={site} -o wide")
+    rows = report(Account(loaded, profile))
     if as_json:
         put_json(rows)
     else:
@@ -122,6 +141,7 @@ def logs(
     from edge.deploy.site import load_site
 
     account = Account(load_site(site), profile)
+    _leave_to_kubectl(account.site, "kubectl {names} logs -l edge.site={site} --prefix --since 1h")
     try:
         for line in events(account, replica, time.time() - _seconds(since), follow):
             put(printable(line.rstrip("\n")))
@@ -146,6 +166,7 @@ def destroy(
     from edge.deploy.plan import stock_of
 
     account, workload = _prepare(site, profile)
+    _leave_to_kubectl(account.site, "kubectl delete -f DIR")
     home = account.home
     if not yes:
         what = "with its queues, buckets, images and logs" if data else "and keep its data"
@@ -167,9 +188,42 @@ def _prepare(site: str, profile: str | None) -> "tuple[Account, Workload]":
     return Account(loaded, profile), load_workload(loaded)
 
 
+def _leave_to_kubectl(site: "SiteFile", command: str) -> None:
+    """Refuse what a cluster's own tool does; command: with `{names}` for the namespace."""
+    if site.target != "kubernetes":
+        return
+    words = command.format(site=site.site, names=f"-n {site.kubernetes.namespace}")
+    first = ""
+    if words.endswith(" DIR"):
+        first = f"write manifests with `edge deploy plan {site.file} --out DIR`, then run "
+    raise DefinitionError(
+        site.fault(("target",), f"'kubernetes' is looked after by kubectl; {first}`{words}`")
+    )
+
+
+def _put_manifests(workload: "Workload", as_json: bool, out: Path | None) -> None:
+    """Objects to stdout or into a folder, what people should know to stderr."""
+    from edge.deploy.guarantees import LINK_LOSS, notes
+    from edge.deploy.kubernetes.objects import manifests
+
+    made, told = manifests(workload), notes(workload)
+    if as_json:
+        promises = LINK_LOSS["kubernetes"]
+        notes_of = [note._asdict() for note in told]
+        put_json(made._asdict() | {"site": made.site.site, "notes": notes_of, "promises": promises})
+    elif out is None:
+        put(made.text().rstrip("\n"))
+    else:
+        for path in made.write(out):
+            say(f"wrote {path}")
+    for note in told:
+        say(f"note {note}")
+    for line in LINK_LOSS["kubernetes"]:
+        say(f"promise {line}")
+
+
 def _seconds(text: str) -> float:
     from edge.component import parse_duration
-    from edge.errors import DefinitionError
 
     try:
         return parse_duration(text).total_seconds()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from edge.deploy.kubernetes import rules
 from edge.deploy.site import Site
 from edge.deploy.task import FARGATE_STOP, sized
 from edge.deploy.workload import Workload, is_loopback
@@ -29,6 +30,14 @@ LINK_LOSS = {
         " again",
         "link away: the source keeps the rows, not the outbox: its queue must hold them",
     ),
+    "kubernetes": (
+        "link away: the processor goes on and buffers; the kubelet restarts a container that ends",
+        "node reboots while the link is away: the pod starts where the control plane is at the"
+        " site; where it is in the cloud nothing starts until the link is back",
+        "pod ends: rows are on its claim, or on the disk of its node, the next pod there goes on",
+        "node lost: on a claim the next pod waits until the node is back or is declared out of"
+        " service; on a node's disk what was not delivered is lost with it",
+    ),
 }
 
 
@@ -45,8 +54,10 @@ class Note(NamedTuple):
 def notes(workload: Workload) -> Sequence[Note]:
     """Every field that does not reach the target as it is written, or has a price there."""
     site = workload.site
+    if site.target == "kubernetes":
+        return [*_twice(workload), *(Note(*each) for each in rules.notes(workload))]
     of_target = _fargate_notes(site) if site.target == "fargate" else _host_notes(site)
-    return [*_twice(workload), *of_target]
+    return [*_twice(workload), *of_target, *_foreign_notes(site)]
 
 
 def _twice(workload: Workload) -> Iterator[Note]:
@@ -61,6 +72,11 @@ def _twice(workload: Workload) -> Iterator[Note]:
             who = f"{' and '.join(replicas)} each read every message of {url}"
             words = "and count it twice, unless each has another broker there; set `share`"
             yield Note("hosts", f"{who}, {words}")
+
+
+def _foreign_notes(site: Site) -> Iterator[Note]:
+    if "kubernetes" in site.model_fields_set:
+        yield Note("kubernetes", f"left out: belongs to that target, this is {site.target}")
 
 
 def _host_notes(site: Site) -> Iterator[Note]:

@@ -1,4 +1,4 @@
-"""The sections of a site file: hosts, resources, network, logs, mounts."""
+"""The sections of a site file: hosts, resources, network, logs, mounts, what Kubernetes needs."""
 
 import re
 from collections.abc import Mapping
@@ -187,3 +187,34 @@ class Efs(Folder):
     access_point: Annotated[
         str, _Matches(r"fsap-[0-9a-f]{8,40}", "an id such as fsap-0123456789abcdef0")
     ]
+
+
+class Kubernetes(Options):
+    """What only a Kubernetes cluster asks."""
+
+    namespace: Annotated[
+        str, _Matches(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "a namespace such as edge")
+    ] = Field("edge", description="Namespace, which is there.")
+    identity: Literal["irsa", "pod-identity", "secret"] = Field(
+        "irsa",
+        description="How pods get their AWS role: by the service account, by EKS Pod Identity, or"
+        " no role but keys in the Secret `edge-<site>-aws`.",
+    )
+    oidc_provider: (
+        Annotated[
+            str,
+            _Matches(r"[a-z0-9.-]+(/[A-Za-z0-9._-]+)*", "an issuer without https:// such as a.b/c"),
+        ]
+        | None
+    ) = Field(None, description="Issuer of the cluster, for the trust policy of `irsa`.")
+    storage: Size = Field(
+        Size(parse_size("10GiB")), description="Size of a claim, where outboxes lie on claims."
+    )
+    storage_class: str | None = Field(
+        None, description="Storage class of claims, of block or local disks; default the cluster's."
+    )
+    nodes: Mapping[str, str] = Field({}, description="Labels of the nodes that may be used.")
+    definitions: Literal["image", "configmap"] = Field(
+        "image", description="Where the pods find the pipelines."
+    )
+    pull_secret: str | None = Field(None, description="Secret to pull the image with.")

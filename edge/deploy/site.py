@@ -18,6 +18,7 @@ from edge.deploy.sections import (
     Folder,
     Hosts,
     Image,
+    Kubernetes,
     Logs,
     Mount,
     Network,
@@ -98,6 +99,7 @@ class Site(Options):
     create: tuple[Made, ...] = Field(
         (), description="What is made where it is missing: repository, queues, buckets."
     )
+    kubernetes: Kubernetes = Field(Kubernetes(), description="What only Kubernetes asks.")
     file: str | None = Field(None, description="The file it was read from.", exclude=True)
     _lines: Mapping[Place, int] = PrivateAttr({})
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from edge.deploy.kubernetes import rules
 from edge.deploy.site import Site
 from edge.errors import DefinitionError, Fault
 
@@ -38,9 +39,13 @@ def fargate_size(cpu: int, mebibytes: int) -> tuple[int, int] | None:
 
 
 def _faults(site: Site) -> Iterator[Fault]:
-    if site.target in ("docker", "kubernetes"):
+    if site.target == "docker":
         words = f"{site.target!r} is not deployed by this version; use ecs-anywhere, ec2 or fargate"
         yield site.fault(("target",), words)
+        return
+    yield from _taken(site)
+    if site.target == "kubernetes":
+        yield from rules.faults(site)
         return
     yield from _network(site)
     yield from _logs(site)
@@ -97,6 +102,9 @@ def _folders(site: Site) -> Iterator[Fault]:
     if site.target == "fargate" and "outbox" in site.model_fields_set:
         message = "is a folder of a host, which fargate has not; leave it out: rows are kept by the"
         yield site.fault(("outbox",), f"{message} source until they are delivered")
+
+
+def _taken(site: Site) -> Iterator[Fault]:
     taken = ["/var/lib/edge", "/pipelines", "/app", "/dev/shm"]
     for section, given in site.folders().items():
         for place, mount in enumerate(given):

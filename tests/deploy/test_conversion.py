@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from edge.deploy import roles
 from edge.deploy.account import Account
 from edge.deploy.guarantees import LINK_LOSS, notes
+from edge.deploy.kubernetes.objects import manifests
 from edge.deploy.resources.tasks import Definition, Service
 from edge.deploy.site import Site, read_site
 from edge.deploy.task import LAUNCH, task_definition
@@ -29,10 +30,16 @@ BASE = {
     "secrets": {"MQTT_PASSWORD": "arn:aws:ssm:eu-west-1:123456789012:parameter/a"},
 }
 FARGATE = {"target": "fargate", "network": {"subnets": ["subnet-1"]}}
+KUBERNETES = {
+    "target": "kubernetes",
+    "account": "123456789012",
+    "hosts": {"schedule": "daemon"},
+}
 BASES: Mapping[str, Mapping[str, Any]] = {
     "ecs-anywhere": BASE,
     "ec2": {**BASE, "target": "ec2"},
     "fargate": {**BASE, **FARGATE},
+    "kubernetes": {**BASE, **KUBERNETES},
 }
 # Another value of every field.
 OTHER: Mapping[str, Any] = {
@@ -65,6 +72,14 @@ OTHER: Mapping[str, Any] = {
     "efs": [{"file_system": "fs-00000000", "access_point": "fsap-00000000", "container": "/in"}],
     "capacity_provider": "SPOT",
     "exec": True,
+    "kubernetes.namespace": "plants",
+    "kubernetes.identity": "pod-identity",
+    "kubernetes.oidc_provider": "oidc.example.com/id/A",
+    "kubernetes.storage": "20GiB",
+    "kubernetes.storage_class": "local",
+    "kubernetes.nodes": {"rack": "a"},
+    "kubernetes.definitions": "configmap",
+    "kubernetes.pull_secret": "registry",
 }
 # What is no setting of a task; test_apply and test_site have it.
 ELSEWHERE = {"edge", "account", "cluster", "pipelines", "create", "file"}
@@ -80,13 +95,16 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
 
 
 def outcome(values: Mapping[str, Any], folder: Path) -> str:
-    """All that AWS would be told, and all that the user is."""
+    """All that AWS or the cluster would be told, and all that the user is."""
     site = read_site(yaml.safe_dump(values), str(folder / "osaka.yaml"), {})
     try:
         check_target(site)
         workload = load_workload(site)
     except DefinitionError as error:
         return f"refused: {error}"
+    if site.target == "kubernetes":
+        made = manifests(workload)
+        return json.dumps([made.text(), made.policies, notes(workload)])
     home = roles.Home("aws", site.region, "123456789012")
     account = Account(site)
     account.__dict__["home"] = home
@@ -126,5 +144,5 @@ def test_no_field_is_dropped_unseen(tmp_path: Path, target: str) -> None:
 
 
 def test_every_target_says_what_becomes_of_the_promises() -> None:
-    assert LINK_LOSS.keys() == LAUNCH.keys() == BASES.keys()
-    assert LAUNCH.keys() < set(get_args(Site.model_fields["target"].annotation))
+    assert LINK_LOSS.keys() == BASES.keys() == {*LAUNCH, "kubernetes"}
+    assert BASES.keys() < set(get_args(Site.model_fields["target"].annotation))

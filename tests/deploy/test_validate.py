@@ -27,6 +27,7 @@ FARGATE = {
     MOUNTS: EFS,
 }
 EC2 = {"ecs-anywhere": "ec2"}
+KUBERNETES = {"ecs-anywhere": "kubernetes", "create: [repository, queues, buckets]\n": ""}
 DELIVERED = PIPELINE.replace(
     "  mqtt:\n", "  acknowledge: ${EDGE_ACKNOWLEDGE:-committed}\n  mqtt:\n", 1
 )
@@ -63,6 +64,25 @@ REFUSED: list[tuple[Mapping[str, str], Mapping[str, str], str]] = [
     (FARGATE, {"memory: 256MiB": "memory: 200GiB"}, "resources: is more than the largest size"),
     (FARGATE, {"[gw-1]": "[gw-1], where: 'attribute:a == b'"}, "hosts.where: places on hosts"),
     (FARGATE, {"{retention: 30d}": "{driver: json-file}"}, "use one of awslogs, splunk"),
+    ({}, {"ecs-anywhere": "kubernetes"}, ":18: create: asks for things in AWS, where nothing"),
+    (KUBERNETES, {"mode: bridge": "mode: awsvpc"}, ":13: network.mode: 'awsvpc' is of ECS"),
+    (KUBERNETES, {"mode: bridge": "subnets: [a]"}, ":13: network.subnets: belongs to awsvpc"),
+    (KUBERNETES, {MOUNTS: EFS}, ":17: efs: is not mounted in pods; mount it on the nodes"),
+    (KUBERNETES, {"[gw-1]": "[gw-1], where: a"}, ":9: hosts.where: is a query of ECS; name labels"),
+    (KUBERNETES, {"[gw-1]": "[gw-1, gw-]"}, ":9: hosts.names.1: must begin and end with a letter"),
+    (KUBERNETES, {"site: osaka": "site: -osaka"}, ":2: site: must begin and end with a letter or"),
+    (
+        {**KUBERNETES, "site: osaka": f"site: {'o' * 32}"},
+        {"[gw-1]": f"[{'g' * 15}]"},
+        "must be at most 52 characters; shorten it or `site`",
+    ),
+    (KUBERNETES, {"names: [gw-1]": "count: 2"}, ":15: outbox: is a folder of a node, and these"),
+    (
+        KUBERNETES,
+        {"stop_timeout": "kubernetes: {storage: 20GiB}\nstop_timeout"},
+        ":16: kubernetes.storage: is of claims, and these outboxes lie on nodes; leave it out",
+    ),
+    (KUBERNETES, {"stop_timeout": "exec: true\nstop_timeout"}, "exec: is of ECS; leave it out"),
 ]
 
 

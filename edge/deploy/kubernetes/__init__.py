@@ -1,0 +1,1 @@
+"""A site on Kubernetes: manifests for kubectl, and the AWS role of its pods."""
