@@ -13,6 +13,7 @@ from edge.clock import Clock
 from edge.codec import pack, unpack
 from edge.component import format_duration
 from edge.errors import LinkDown, OutboxFull
+from edge.observation import Observation, Timeline
 from edge.outbox import Outbox
 from edge.outbox.model import Entry, NewEntry, Parcel, Priority
 from edge.outbox.packed import sent_size
@@ -75,6 +76,7 @@ class Link:
         self.name = name
         self.sink = sink
         self.up: bool | None = None
+        self.observation: Observation | None = None
         self._draining = False
         self._stopping = False
         self._outbox = outbox
@@ -84,6 +86,7 @@ class Link:
         self._priority = priority
         self._live_share = live_share
         self._clock = clock or Clock()
+        self.timeline = Timeline(self._clock)
         self._bandwidth = bandwidth or Bandwidth(None, self._clock)
         self._chance = chance or random.Random()
         self._failures = 0
@@ -251,7 +254,15 @@ class Link:
             return
         finally:  # what is settled is gone; anything else goes again, also if settling failed
             self._outbox.release(self.name, [parcel.id for parcel in parcels])
+        self._note_delivered(parcels, receipt)
         await self._judge(receipt)
+
+    def _note_delivered(self, parcels: Sequence[Parcel], receipt: Receipt) -> None:
+        if receipt.delivered or receipt.divided:
+            self.timeline.delivered()
+        if self.observation is not None:
+            there = {*receipt.delivered}
+            self.observation.sent(self.name, [each for each in parcels if each.id in there])
 
     async def _settle(self, receipt: Receipt) -> None:
         if receipt.delivered or receipt.refused:
@@ -286,6 +297,7 @@ class Link:
             log.info("sink %r: link is up", self.name)
             self.up = True
             self._told.clear()
+        self.timeline.note("up")
 
     async def _shut(self, reason: str) -> None:
         delay = self._back_off()
@@ -299,6 +311,7 @@ class Link:
                 "sink %r: link is %s, rows are kept and tried again: %s", self.name, how, reason
             )
         self.up = False
+        self.timeline.note("down", reason)
         await self._outbox.call("set_link", self.name, False, reason)
 
     def _back_off(self) -> float:
@@ -307,6 +320,7 @@ class Link:
         self._failures += 1
         delay = self._chance.uniform(0.05, bound)
         self._try_at = self._clock.steady() + delay
+        self.timeline.failed(delay)
         return delay
 
 

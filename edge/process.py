@@ -18,11 +18,11 @@ Beside = Callable[[Sequence[Runner]], Coroutine[None, None, None]]
 
 
 async def run(
-    pipelines: Sequence[Pipeline], *, once: bool = False, beside: Beside | None = None
+    pipelines: Sequence[Pipeline], *, once: bool = False, beside: Sequence[Beside] = ()
 ) -> None:
     """Run pipelines until SIGTERM or SIGINT; with `once` until their finite sources are done.
 
-    beside: runs as long as they do, to show how they stand. Raises DefinitionError, OutboxLocked,
+    beside: run as long as they do, to show how they stand. Raises DefinitionError, OutboxLocked,
     or TooManyFailures after everything has stopped orderly.
     """
     _check_once(pipelines, once)
@@ -32,7 +32,7 @@ async def run(
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
     runners = [Runner(pipeline) for pipeline in pipelines]
-    watching = [asyncio.create_task(beside(runners))] if beside else []
+    watching = [asyncio.create_task(each(runners)) for each in beside]
     if path := os.environ.get(health.VARIABLE):
         watching.append(asyncio.create_task(_tell_health(path, runners)))
     results = await asyncio.gather(

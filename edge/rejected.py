@@ -1,16 +1,19 @@
 """What is set aside beside the data: rows for the sink that asks for it, lines of the log."""
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 
 import polars as pl
 
 from edge.clock import Clock
+from edge.errors import TooManyFailures
 from edge.outbox.model import Reject
 from edge.pipeline.binding import REJECTED_COLUMNS
 
 log = logging.getLogger("edge.rejected")
 
+FAILED_PER_MINUTE = 1_000
 TELL_EVERY = 60.0  # seconds between two lines of the log, however much is rejected
 
 
@@ -62,3 +65,24 @@ class RejectedLog:
             self._first.reason.splitlines()[-1],
         )
         self._told, self._count, self._first = now, 0, None
+
+
+class Failures:
+    """How many rows fail in operators: in masses it is the definition that is wrong."""
+
+    def __init__(self, pipeline: str, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._times: deque[float] = deque()
+
+    def add(self, rows: int) -> None:
+        """`rows` failed now. Raises TooManyFailures above FAILED_PER_MINUTE."""
+        now = self._clock.steady()
+        self._times.extend([now] * min(rows, FAILED_PER_MINUTE + 1))
+        while self._times and self._times[0] < now - 60:
+            self._times.popleft()
+        if len(self._times) > FAILED_PER_MINUTE:
+            raise TooManyFailures(
+                f"pipeline {self._pipeline!r}: more than {FAILED_PER_MINUTE} rows failed in a "
+                "minute; see `edge outbox ledger` for the reasons and correct the definition"
+            )

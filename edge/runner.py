@@ -12,11 +12,12 @@ from edge.component import in_thread, off_loop
 from edge.errors import DataError, DefinitionError, OutboxFull, TooManyFailures
 from edge.flow import Flow, Moment, Outcome
 from edge.link import Bandwidth, Link
+from edge.observation import Observation
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Remembered
 from edge.pipeline import Pipeline
 from edge.pipeline.binding import kind_of
-from edge.rejected import RejectedLog, as_rows
+from edge.rejected import Failures, RejectedLog, as_rows
 from edge.sources import Arrival, nothing
 
 log = logging.getLogger("edge.runner")
@@ -25,7 +26,6 @@ STOP_GRACE = 5.0  # seconds that work under way gets to end when the process is 
 UPKEEP = 1.0  # seconds between looks at requests, room and the source's state
 RETRY_CAP = 30.0  # longest pause after an error that nobody foresaw, seconds
 ATTEMPTS = 3  # of one batch before its rows are tried apart
-FAILED_PER_MINUTE = 1_000
 
 _SOURCE = "source"
 
@@ -42,7 +42,7 @@ class Runner:
         self.pipeline = pipeline
         self._clock = clock or Clock()
         self._source = pipeline.source
-        self._bound = pipeline.bind(self._clock)
+        self.bound = pipeline.bind(self._clock)
         self._folder = pipeline.outbox_folder()
         self.outbox = Outbox(
             self._folder,
@@ -59,7 +59,8 @@ class Runner:
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
-        self._failed: deque[float] = deque()
+        self._failures = Failures(pipeline.name, self._clock)
+        self.observation: Observation | None = None
         self._rejected = RejectedLog(
             pipeline.name, self._clock, "payload rejected", "payloads rejected"
         )
@@ -153,6 +154,15 @@ class Runner:
         """
         return 0.0 if self._ended else self._clock.steady() - self._progressed
 
+    def observe(self) -> Observation:
+        """From now on, note what those who look at the pipeline are shown."""
+        key = self.bound.stream.key or self._source.series()
+        seen = Observation(self._clock, key, self.bound.stream.time, [*self.links])
+        for link in self.links.values():
+            link.observation = seen
+        self.observation = seen
+        return seen
+
     async def close(self) -> None:
         """Release the source, the sinks and the outbox."""
         try:
@@ -207,13 +217,16 @@ class Runner:
         outcome = await self._process(arrival.frame)
         if arrival.rejects and self.pipeline.rejected:
             await self._process_rejects(arrival, outcome)
-        _count_source(arrival, outcome)
+        outcome.counts.update({(_SOURCE, name): rows for name, rows in arrival.counts().items()})
+        outcome.rejects.extend(arrival.rejects)
         whole = self._source_changed or self.outbox.wants_whole(_SOURCE)
         body = self._source.snapshot(whole)
         if body is not None:
             outcome.memory.append(Remembered(_SOURCE, kind_of(self._source), whole, body))
         await self._commit(outcome, arrival.position)
         self._rejected.add(arrival.rejects)
+        if self.observation is not None:
+            self.observation.arrived(arrival.frame)
         self._source_changed = self._source_changed and body is None
         if self.pipeline.acknowledge == "committed":
             await arrival.acknowledge()
@@ -227,7 +240,7 @@ class Runner:
         Time in which no rows could come, while the outbox was full or the process did not run, is
         none in which a device fell silent.
         """
-        now, columns = self._clock.steady(), self._bound.source_columns
+        now, columns = self._clock.steady(), self.bound.source_columns
         elapsed = min(now - self._told, 2 * UPKEEP)
         if self._source.finite or columns is None or elapsed < UPKEEP:
             return
@@ -258,7 +271,7 @@ class Runner:
                 )
         outcome = await in_thread(flow.isolate, frame)
         self._set_aside.add(outcome.rejects)
-        self._limit_failures(len(outcome.rejects))
+        self._failures.add(len(outcome.rejects))
         return outcome
 
     async def _flow_for(self, frame: pl.DataFrame) -> Flow:
@@ -268,12 +281,12 @@ class Runner:
         """
         if self._flow is not None:
             return self._flow
-        if self._bound.source_columns is None and frame.height:
-            self._bound.bind_columns(frame.schema)
+        if self.bound.source_columns is None and frame.height:
+            self.bound.bind_columns(frame.schema)
         restored = await self.outbox.call("restore")
-        flow = Flow(self._bound, self.outbox.wants_whole)
+        flow = Flow(self.bound, self.outbox.wants_whole)
         await asyncio.to_thread(flow.restore, restored.memory)
-        if self._bound.source_columns is not None:
+        if self.bound.source_columns is not None:
             self._flow = flow
         return flow
 
@@ -302,6 +315,7 @@ class Runner:
         )
         pause, waiting = 0.1, False
         while True:
+            began = self._clock.steady()
             try:
                 await self.outbox.call("commit", commit)
                 break
@@ -317,13 +331,15 @@ class Runner:
             await self._clock.sleep(pause)
         if waiting:
             log.info("outbox %s: has room again, intake goes on", self._folder)
+        if self.observation is not None:
+            self.observation.committed(commit, self._clock.steady() - began)
         for name in {entry.sink for entry in outcome.entries}:
             self.links[name].appended()
 
     async def _end(self) -> None:
         """A finite source ended: what operators hold back goes out."""
-        if self._bound.source_columns is not None:
-            empty = pl.DataFrame(schema=self._bound.source_columns)
+        if self.bound.source_columns is not None:
+            empty = pl.DataFrame(schema=self.bound.source_columns)
             flow = await self._flow_for(empty)  # also when all rows came before a restart
             outcome = await in_thread(flow.process, empty, Moment(ending=True))
             await self._commit(outcome, None)
@@ -366,30 +382,6 @@ class Runner:
                     return
             self._owed.popleft()
             await acknowledge()
-
-    def _limit_failures(self, rows: int) -> None:
-        now = self._clock.steady()
-        self._failed.extend([now] * min(rows, FAILED_PER_MINUTE + 1))
-        while self._failed and self._failed[0] < now - 60:
-            self._failed.popleft()
-        if len(self._failed) > FAILED_PER_MINUTE:
-            raise TooManyFailures(
-                f"pipeline {self.pipeline.name!r}: more than {FAILED_PER_MINUTE} rows failed in a "
-                "minute; see `edge outbox ledger` for the reasons and correct the definition"
-            )
-
-
-def _count_source(arrival: Arrival, outcome: Outcome) -> None:
-    """The source's side of the ledger."""
-    counts = {
-        "read": arrival.read,
-        "rejected": len(arrival.rejects),
-        "redelivered": arrival.redelivered,
-        "retained": arrival.retained,
-        "taken": arrival.frame.height,
-    }
-    outcome.counts.update({(_SOURCE, name): rows for name, rows in counts.items() if rows})
-    outcome.rejects.extend(arrival.rejects)
 
 
 async def _cancel(*tasks: "asyncio.Task[object]") -> None:

@@ -39,6 +39,24 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="End when finite sources end and the outboxes are empty.")
     ] = False,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGE_HTTP",
+            metavar="HOST:PORT",
+            help="Show state, metrics and health there; beyond this machine with EDGE_HTTP_TOKEN.",
+        ),
+    ] = None,
+    http_certificate: Annotated[
+        Path | None, typer.Option(envvar="EDGE_HTTP_CERTIFICATE", help="For TLS, a PEM file.")
+    ] = None,
+    http_key: Annotated[
+        Path | None, typer.Option(envvar="EDGE_HTTP_KEY", help="Its key, a PEM file.")
+    ] = None,
+    http_client_ca: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGE_HTTP_CLIENT_CA", help="Only certificates of this authority."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="For people or programs; auto: text on a terminal, else json.")
     ] = "auto",
@@ -68,11 +86,13 @@ def run(
     faults.extend(_shared_outboxes({str(p.file): p.outbox_folder() for p in pipelines}))
     if faults:
         raise DefinitionError(*faults)
+    secrets = secrets_of(pipelines, os.environ)
+    beside = _dashboard(http, (http_certificate, http_key, http_client_ca), secrets)
     form = log_format if log_format != "auto" else "text" if sys.stderr.isatty() else "json"
     console = terminal(stderr=True) if sys.stderr.isatty() and form == "text" else None
-    start_logging(form, log_level, secrets_of(pipelines, os.environ), console)
+    start_logging(form, log_level, secrets, console)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
-    beside = _progress(pipelines, console) if console else None
+    beside += _progress(pipelines, console) if console else []
     asyncio.run(process.run(pipelines, once=once, beside=beside))
 
 
@@ -87,13 +107,36 @@ def _in_folders(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "Beside | None":
+def _dashboard(
+    address: str | None, tls: "tuple[Path | None, Path | None, Path | None]", secrets: "Secrets"
+) -> "list[Beside]":
+    """What is told over HTTP; imports what it takes only where it is wanted."""
+    if not address:
+        return []
+    from edge.dashboard.settings import settings
+
+    certificate, key, client_ca = tls
+    file = os.environ.get("EDGE_HTTP_TOKEN_FILE")
+    given = settings(
+        address,
+        token=os.environ.get("EDGE_HTTP_TOKEN") or None,
+        token_file=Path(file) if file else None,
+        certificate=certificate,
+        key=key,
+        client_ca=client_ca,
+    )
+    from edge.dashboard.server import Dashboard
+
+    return [Dashboard(given, secrets)]
+
+
+def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "list[Beside]":
     """What moves below the log; nothing where rows are printed between it."""
     from edge.cli.progress import Progress
     from edge.pipeline.binding import kind_of
 
     sinks = [branch.sink for pipeline in pipelines for branch in pipeline.sinks.values()]
-    return None if "console" in map(kind_of, sinks) else Progress(console)
+    return [] if "console" in map(kind_of, sinks) else [Progress(console)]
 
 
 def demo(

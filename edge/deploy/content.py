@@ -137,11 +137,12 @@ def _install(target: Path, needs: Needs) -> None:
 
 
 def requirements(compat: bool) -> list[str]:
-    """What the installed package requires, without extras; with `compat` polars' other runtime."""
+    """What the installed package requires, and HTTP; with `compat` polars' other runtime."""
     found = importlib.metadata.requires("edge") or []
     plain = [each for each in found if "extra ==" not in each]
-    compatible = [each for each in found if compat and "compat" in each and "extra ==" in each]
-    return plain + [each.partition(";")[0].strip() for each in compatible]
+    extras = ("http", "compat") if compat else ("http",)
+    more = [each for each in found if any(f"extra == '{name}'" in each for name in extras)]
+    return plain + [each.partition(";")[0].strip() for each in more]
 
 
 def _copy_package(target: Path) -> None:

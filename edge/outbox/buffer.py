@@ -206,7 +206,7 @@ class Buffer:
         rows = size = 0
         values = []
         start = number
-        for key, first, last, count, body, attributes, _ in parcels:
+        for key, first, last, count, body, attributes, *_ in parcels:
             text = json.dumps(attributes) if attributes else "{}"
             crc = parcel_crc(key, first, last, count, text, body)
             values.append((number, self.id, key, first, last, count, time, text, crc, body))

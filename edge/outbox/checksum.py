@@ -9,7 +9,7 @@ from crc32c import crc32c
 
 from edge.outbox.model import Entry, Parcel
 
-_PARCEL = "id, key, first, last, rows, attributes, crc, body"
+_PARCEL = "key, first, last, rows, attributes, crc, body, time"
 
 
 def entry_crc(first: int, rows: int, body: bytes) -> int:
@@ -49,7 +49,7 @@ def read_parcel(db: sqlite3.Connection, number: int, sink: int) -> Parcel | None
     ).fetchone()
     if found is None:
         return None
-    _, key, first, last, rows, text, crc, body = found
+    key, first, last, rows, text, crc, body, time = found
     if not is_sound(crc, parcel_crc, key, first, last, rows, text, body):
         return None
-    return Parcel(key, first, last, rows, body, json.loads(text), number)
+    return Parcel(key, first, last, rows, body, json.loads(text), number, time)

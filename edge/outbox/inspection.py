@@ -17,6 +17,12 @@ from edge.outbox.room import size_of
 from edge.outbox.schema import FILE, Damage, connect_to_read, is_damage
 
 _FAULTS = 20  # of SQLite's own check that are told
+_NEWEST = 50  # losses, and causes of rejected payloads, that an overview has
+_SAMPLE = 200  # bytes of a rejected payload in an overview
+_LOSSES = (
+    "SELECT part, kind, reason, rows, bytes, first, last, first_time, last_time FROM loss "
+    "ORDER BY last_time DESC"
+)
 _FILES = (FILE, FILE + "-wal", FILE + "-shm", "reserve")
 
 
@@ -50,6 +56,34 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
             "disk_problem": disk.problem(folder),
         },
     }
+
+
+def overview(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any]:
+    """`status`, `losses` newest first, and `rejects`: what the latest rejected payloads share."""
+    return {
+        "status": read_status(db, folder, now),
+        "losses": _dicts(db, f"{_LOSSES} LIMIT {_NEWEST}"),
+        "rejects": _reject_causes(db),
+    }
+
+
+def _reject_causes(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Cause, topic, how many are kept, time and first characters of the newest; newest first."""
+    found: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for number, time, reason, topic in db.execute(
+        "SELECT id, time, reason, topic FROM rejected ORDER BY id DESC"
+    ):
+        what = ledger.cause(str(reason).splitlines()[-1] if reason else ""), topic
+        if what not in found and len(found) < _NEWEST:
+            sample = db.execute(
+                "SELECT substr(payload, 1, ?) FROM rejected WHERE id = ?", (_SAMPLE, number)
+            ).fetchone()[0]
+            text = bytes(sample or b"").decode(errors="replace")
+            line = {"reason": what[0], "topic": topic, "rows": 0, "last": time, "sample": text}
+            found[what] = line
+        if what in found:
+            found[what]["rows"] += 1
+    return list(found.values())
 
 
 def _sink_status(
@@ -149,11 +183,7 @@ def books(folder: Path) -> dict[str, Any]:
     """`ledger`: counters by part, `imbalances`: equations that fail, `losses`: newest first."""
     with _looking(folder) as db:
         counters = ledger.read(db)
-        losses = _dicts(
-            db,
-            "SELECT part, kind, reason, rows, bytes, first, last, first_time, last_time FROM loss "
-            "ORDER BY last_time DESC",
-        )
+        losses = _dicts(db, _LOSSES)
     return {"ledger": counters, "imbalances": ledger.imbalances(counters), "losses": losses}
 
 

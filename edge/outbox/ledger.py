@@ -82,13 +82,14 @@ def imbalances(counters: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The equations that do not hold, as sentences; empty when every row is accounted for."""
     faults = []
     for part, values in counters.items():
-        left, right = _equation(part, values)
+        left, right = equation(part, values)
         if sum(left.values()) != sum(right.values()):
             faults.append(f"{part}: {_terms(left)} is not {_terms(right)}")
     return faults
 
 
-def _equation(part: str, values: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def equation(part: str, values: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """What must be equal, as the terms of both sides."""
     if part == "source":
         return {"read": values.get("read", 0)}, {n: values.get(n, 0) for n in SOURCE_OUT}
     if part == "pipeline":  # rows that failed before any operator counted them

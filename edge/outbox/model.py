@@ -68,7 +68,8 @@ class Parcel(NamedTuple):
     key: S3 key, file path below the sink's folder, or the id of a message's first row.
     first, last: sequence numbers of its first and last row; rows: how many it holds.
     attributes: what the sink wants to know again at `send`, as JSON values (content type, group).
-    id: the outbox's number for it; 0 until it is stored.
+    id: the outbox's number for it; 0 until it is stored. time: when the oldest of its rows was
+    committed, microseconds UTC; 0 until it is stored.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Parcel(NamedTuple):
     body: bytes
     attributes: Mapping[str, Any] = {}
     id: int = 0
+    time: int = 0
 
 
 class Divided(NamedTuple):

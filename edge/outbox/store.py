@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge.clock import Clock
 from edge.errors import OutboxFull
@@ -37,6 +37,8 @@ from edge.outbox.model import (
 )
 from edge.outbox.owner import Owner, refuse_network_disk
 from edge.outbox.room import cost, make_folder
+
+T = TypeVar("T")
 
 
 class Outbox:
@@ -343,9 +345,11 @@ class Outbox:
 
     def status(self) -> dict[str, Any]:
         """What `edge status --json` shows of this pipeline."""
-        return self._file.read(
-            lambda db: inspection.read_status(db, self._file.folder, self._clock.now())
-        )
+        return self.look(inspection.read_status)
+
+    def look(self, read: Callable[[sqlite3.Connection, Path, int], T]) -> T:
+        """What `read` finds, given the file, its folder and the time, microseconds UTC."""
+        return self._file.read(lambda db: read(db, self._file.folder, self._clock.now()))
 
     # -- by hand
 

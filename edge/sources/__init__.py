@@ -50,6 +50,17 @@ class Arrival(NamedTuple):
     redelivered: int = 0
     retained: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """The source's side of the ledger, without what is zero."""
+        counts = {
+            "read": self.read,
+            "rejected": len(self.rejects),
+            "redelivered": self.redelivered,
+            "retained": self.retained,
+            "taken": self.frame.height,
+        }
+        return {name: rows for name, rows in counts.items() if rows}
+
 
 class Batch(NamedTuple):
     """When a batch is handed over: at `rows` rows, or `wait` seconds after its first row came."""
@@ -101,6 +112,10 @@ class Source(Component):
     def fields(self) -> Mapping[str, FieldSpec] | None:
         """What the first rows were found to consist of; None while there were none."""
         return None
+
+    def series(self) -> Sequence[str]:
+        """Columns that tell one series from another where `record.key` does not: topic captures."""
+        return ()
 
     def status(self) -> Mapping[str, object]:
         """What a user should see of it now: connected or not, why, progress. JSON values."""

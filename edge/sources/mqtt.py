@@ -146,6 +146,9 @@ class MqttSource(Endpoint, Source):
         self._reader.seen.restore(states)
         self._reader.use_remembered_fields()
 
+    def series(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(name for each in self.topics for name in Pattern(each).names))
+
     def status(self) -> Mapping[str, object]:
         return self._connection.status() if self._connection else {"connected": False}
 

@@ -1,0 +1,178 @@
+"""The state of the process as one JSON text a second, whoever and however many look."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from secrets import token_hex
+from typing import Any
+
+import orjson
+
+from edge import __version__
+from edge.clock import Clock
+from edge.dashboard.picture import Json, Picture
+from edge.runner import Runner
+from edge.secrets import Secrets
+
+EVERY = 1.0
+"""Seconds between two states."""
+VIEWERS = 20
+"""How many may look at the events at once."""
+
+_LINES = 50  # of the log that are kept
+_MANY = 1_000  # keys from which on their rows are made in a worker thread
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+
+
+class Warnings(logging.Handler):
+    """Keeps the last lines of the log that warn."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: deque[Json] = deque(maxlen=_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line, without its traceback."""
+        self.lines.append(
+            {
+                "at": record.created,
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+        )
+
+
+class Hub:
+    """Looks at every runner, at most once a second, and never queues for a slow reader."""
+
+    def __init__(
+        self, runners: Sequence[Runner], secrets: Secrets, clock: Clock | None = None
+    ) -> None:
+        """secrets: what no text of the state may show."""
+        self._clock = clock or Clock()
+        self._secrets = secrets
+        self.pictures = [Picture(runner, self._clock, secrets) for runner in runners]
+        self.viewers = 0
+        self.warnings = Warnings()
+        self._started = self._clock.now() / 1e6
+        self._epoch = token_hex(4)
+        self._number = 0  # of the state; what comes after state n is marked n + 1
+        self._looked: float | None = None
+        self._lock = asyncio.Lock()
+        self._next = asyncio.Event()
+        self._closed = False
+        self._texts: dict[int | None, tuple[int, bytes]] = {}
+        self._values: Json = {}
+
+    async def run(self) -> None:
+        """Sample once a second until cancelled; then every reader is let go."""
+        logging.getLogger("edge").addHandler(self.warnings)
+        try:
+            while True:
+                with contextlib.suppress(Exception):  # looking on must not end what is looked at
+                    for picture in self.pictures:
+                        await picture.sample()
+                self._tell()
+                await self._clock.sleep(EVERY)
+        finally:
+            logging.getLogger("edge").removeHandler(self.warnings)
+            self._closed = True
+            self._tell()
+
+    def _tell(self) -> None:
+        told, self._next = self._next, asyncio.Event()
+        told.set()
+
+    async def look(self) -> None:
+        """Look at everything, unless that was done within the last second."""
+        async with self._lock:
+            now = self._clock.steady()
+            if self._looked is not None and now - self._looked < 0.9 * EVERY:
+                return
+            await asyncio.gather(*(picture.look() for picture in self.pictures))
+            self._looked = now
+            self._number += 1
+            for picture in self.pictures:
+                picture.observation.newest.look()
+                picture.observation.newest.moment = self._number + 1
+            self._texts = {}
+            self._values = self._masked(self._all())
+
+    async def state(self) -> bytes:
+        """The whole state, at most a second old."""
+        await self.look()
+        return (await self._text(None))[1]
+
+    async def events(self, last: str | None) -> AsyncIterator[bytes]:
+        """Server-sent events: one state a second, the newest there is when the reader can take it.
+
+        last: the id of the event that the reader saw last. After it, only rows that are new.
+        """
+        since = self._since(last)
+        self.viewers += 1
+        try:
+            yield b"retry: 1000\n\n"
+            while not self._closed:
+                await self.look()
+                since, text = await self._text(since)
+                id = f"{self._epoch}-{since}".encode()
+                yield b"id: " + id + b"\nevent: state\ndata: " + text + b"\n\n"
+                await self._next.wait()
+        finally:
+            self.viewers -= 1
+
+    def _since(self, last: str | None) -> int | None:
+        epoch, _, number = (last or "").partition("-")
+        return int(number) if epoch == self._epoch and number.isdecimal() else None
+
+    async def _text(self, since: int | None) -> tuple[int, bytes]:
+        """The number of the state, and the state as JSON with the rows that came after `since`."""
+        if since in self._texts:
+            return self._texts[since]
+        number, texts, values = self._number, self._texts, self._values
+        many = sum(picture.observation.newest.total for picture in self.pictures) > _MANY
+        if many:
+            text = await asyncio.to_thread(self._encode, values, since)
+        else:
+            text = self._encode(values, since)
+        texts[since] = number, text
+        return texts[since]
+
+    def _encode(self, values: Json, since: int | None) -> bytes:
+        pipelines = []
+        for picture, pipeline in zip(self.pictures, values["pipelines"], strict=True):
+            whole = {"definition": picture.definition} if since is None else {}
+            pipelines.append(pipeline | whole | {"newest": picture.newest_rows(since)})
+        made = values | {"partial": since is not None, "pipelines": pipelines}
+        return orjson.dumps(made, default=_plain, option=_OPTIONS)
+
+    def _masked(self, value: Any) -> Any:
+        """The words of parts and of what they talk to may hold what they were given."""
+        if isinstance(value, str):
+            return self._secrets.masked(value)
+        if isinstance(value, dict):
+            return {name: self._masked(inner) for name, inner in value.items()}
+        return [self._masked(inner) for inner in value] if isinstance(value, list) else value
+
+    def _all(self) -> Json:
+        return {
+            "process": {
+                "version": __version__,
+                "started": self._started,
+                "now": self._clock.now() / 1e6,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+            },
+            "log": list(self.warnings.lines),
+            "pipelines": [picture.values() for picture in self.pictures],
+        }
+
+
+def _plain(value: Any) -> str:
+    """What JSON does not know, as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,118 @@
+"""The newest row of each key that was read, and where its first number has been."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from edge.clock import Clock
+
+MOST_KEYS = 5_000
+"""Keys that are kept; those heard of last win."""
+EVERY = 1.0
+"""Seconds between two looks at what has come."""
+SPARK = 30
+"""Points of a spark line, one a look."""
+RECEIVED = "edge_received"
+
+_MOST_ROWS = 20_000  # between two looks; of what is above, some batches are not looked at
+_MOST_COLUMNS = 40
+_LINE, _CHANGED = "edge_spark", "edge_changed"
+
+
+class Newest:
+    """Works in columns, once a second, on the batches that came since; memory is bounded.
+
+    key: columns that tell one series from another; none: there is one. time: the event time.
+    number: the column whose values make the spark lines. moment: what rows are marked with that
+    come from now on, for `rows(since)`.
+    """
+
+    def __init__(self, clock: Clock, key: Sequence[str], time: str) -> None:
+        self.key = list(key)
+        self.time = time
+        self.number: str | None = None
+        self.moment = 0
+        self._clock = clock
+        self._frames: list[pl.DataFrame] = []
+        self._rows = 0
+        self._looked = clock.steady()
+        self._kept: pl.DataFrame | None = None
+
+    @property
+    def total(self) -> int:
+        """Keys that are known."""
+        return 0 if self._kept is None else self._kept.height
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Rows that came; the columns of the key must be among theirs."""
+        if frame.height and self._rows < _MOST_ROWS:
+            self._frames.append(frame.tail(_MOST_ROWS))
+            self._rows += frame.height
+        if self._clock.steady() - self._looked >= EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Take in what has come since the last look."""
+        self._looked = self._clock.steady()
+        frames, self._frames, self._rows = self._frames, [], 0
+        if frames:
+            self._take(pl.concat(frames, how="diagonal_relaxed"))
+
+    def _take(self, frame: pl.DataFrame) -> None:
+        frame = frame.select(frame.columns[:_MOST_COLUMNS])
+        if not set(self.key) <= set(frame.columns):
+            self.key = []
+        self.number = self.number or self._first_number(frame)
+        newest = _last(frame, self.key)
+        value = pl.col(self.number).cast(pl.Float64) if self.number else pl.lit(None, pl.Float64)
+        newest = newest.with_columns(
+            pl.concat_list(value).alias(_LINE), pl.lit(self.moment, pl.Int64).alias(_CHANGED)
+        )
+        if self._kept is not None:
+            newest = self._with_line(newest, self._kept)
+            newest = _last(pl.concat([self._kept, newest], how="diagonal_relaxed"), self.key)
+        self._kept = newest.tail(MOST_KEYS)
+
+    def _first_number(self, frame: pl.DataFrame) -> str | None:
+        apart = {*self.key, self.time, RECEIVED}
+        numbers = (n for n, kind in frame.schema.items() if kind.is_numeric() and n not in apart)
+        return next(numbers, None)
+
+    def _with_line(self, newest: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+        """The line of each key goes on with its new point."""
+        before = kept.select(*self.key, pl.col(_LINE).alias("edge_before"))
+        if self.key:
+            newest = newest.join(
+                before, on=self.key, how="left", nulls_equal=True, maintain_order="left"
+            )
+        else:
+            newest = pl.concat([newest, before], how="horizontal")
+        line = pl.concat_list(pl.col("edge_before").fill_null([]), _LINE).list.tail(SPARK)
+        return newest.with_columns(line.alias(_LINE)).drop("edge_before")
+
+    def rows(self, since: int | None = None) -> list[dict[str, Any]]:
+        """`key`, `time`, `received`, `values`, `spark` of each key, the one heard of last first.
+
+        since: only what has come after that moment.
+        """
+        if self._kept is None:
+            return []
+        kept = self._kept if since is None else self._kept.filter(pl.col(_CHANGED) > since)
+        return [self._row(row) for row in reversed(kept.to_dicts())]
+
+    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        apart = {*self.key, self.time, RECEIVED, _LINE, _CHANGED}
+        return {
+            "key": [row[name] for name in self.key],
+            "time": row.get(self.time),
+            "received": row.get(RECEIVED),
+            "values": {name: value for name, value in row.items() if name not in apart},
+            "spark": [None if value is None else float(f"{value:.5g}") for value in row[_LINE]],
+        }
+
+
+def _last(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    if not key:
+        return frame.tail(1)
+    return frame.unique(subset=key, keep="last", maintain_order=True)

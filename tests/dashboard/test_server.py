@@ -1,0 +1,185 @@
+"""What is answered over HTTP, to whom, and that it never stands in the way of the rows."""
+
+import asyncio
+import json
+import urllib.parse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboard.plant import Plant, running
+from tests.dashboard.test_state import settled
+from tests.loop import in_loop
+
+TOKEN = "0123456789abcdef0123"
+
+
+@asynccontextmanager
+async def events(plant: Plant, last: str | None = None) -> AsyncIterator[asyncio.StreamReader]:
+    address = urllib.parse.urlsplit(plant.dashboard.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    resume = f"Last-Event-ID: {last}\r\n" if last else ""
+    writer.write(f"GET /events HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def next_event(reader: asyncio.StreamReader) -> tuple[str, Any]:
+    """Id and state of the next event."""
+    number = ""
+    while True:
+        line = (await reader.readline()).decode()
+        assert line, "the server ended the connection"
+        if line.startswith("id: "):
+            number = line[4:].strip()
+        if line.startswith("data: "):
+            return number, json.loads(line[6:])
+
+
+@in_loop
+async def test_the_first_event_is_whole_and_later_ones_have_what_is_new(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        await settled(plant)
+        async with events(plant) as reader:
+            last, first = await next_event(reader)
+            assert first["partial"] is False
+            assert len(first["pipelines"][0]["newest"]["rows"]) == 3
+            plant.write([{"ts": 1_700_000_090_000, "device": "d1", "temp": 99.0}])
+            rows: list[Any] = []
+            while not rows:
+                last, later = await next_event(reader)
+                rows = later["pipelines"][0]["newest"]["rows"]
+            assert later["partial"] is True
+            assert [row["values"]["temp"] for row in rows] == [99.0]
+        plant.write([{"ts": 1_700_000_091_000, "device": "d2", "temp": 98.0}])
+        async with events(plant, last) as reader:
+            rows = []
+            while not rows:
+                _, resumed = await next_event(reader)
+                rows = resumed["pipelines"][0]["newest"]["rows"]
+            assert resumed["partial"] is True
+            assert [row["key"] for row in rows] == [["d2"]]
+
+
+@in_loop
+async def test_an_event_of_another_life_of_the_processor_begins_anew(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        await settled(plant)
+        async with events(plant, "0badcafe-12") as reader:
+            _, state = await next_event(reader)
+    assert state["partial"] is False
+    assert state["pipelines"][0]["definition"]
+
+
+@in_loop
+async def test_who_does_not_read_gets_the_newest_state_and_holds_up_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        await settled(plant)
+        async with events(plant):  # never read
+            plant.write([{"ts": 1_700_000_100_000, "device": "d9", "temp": 97.0}])
+            await plant.until(lambda pipeline: pipeline["newest"]["total"] == 4)
+
+
+@in_loop
+async def test_nothing_can_be_changed(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            for path in ("", "state", "healthz", "elsewhere"):
+                answer = await plant.get(path, method)
+                assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert (await plant.get("state", "HEAD")).status == 200
+        assert (await plant.get("elsewhere")).status == 404
+        assert (await plant.get("page/..%2fserver.py")).status == 404
+
+
+@in_loop
+async def test_a_browser_is_told_to_trust_nothing_else(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        for path in ("", "state", "metrics", "healthz", "elsewhere"):
+            headers = (await plant.get(path)).headers
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["cache-control"] == "no-store"
+
+
+@in_loop
+async def test_a_name_of_elsewhere_that_resolves_to_this_machine_sees_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as plant:
+        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.168.1.2"):
+            assert (await plant.get("state", Host=host)).status == 421, host
+        for host in ("localhost:9999", "127.0.0.1", "[::1]:80", "LOCALHOST"):
+            assert (await plant.get("state", Host=host)).status == 200, host
+
+
+@in_loop
+async def test_a_token_is_asked_for_and_remembered_by_a_browser(tmp_path: Path) -> None:
+    async with running(tmp_path, token=TOKEN) as plant:
+        for path in ("", "state", "events", "metrics", "page/index.html"):
+            answer = await plant.get(path)
+            assert (answer.status, b"edge" in answer.body) == (401, False), path
+        assert (await plant.get("state", Authorization="Bearer wrong")).status == 401
+        assert (await plant.get("state", Authorization=f"Bearer {TOKEN}")).status == 200
+        assert (await plant.get("?token=wrong")).status == 401
+        let_in = await plant.get(f"?token={TOKEN}")
+        assert (let_in.status, let_in.headers["location"]) == (303, "/")
+        cookie = let_in.headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
+        assert TOKEN not in cookie
+        assert (await plant.get("state", Cookie=cookie.partition(";")[0])).status == 200
+        name = cookie.partition("=")[0]
+        assert (await plant.get("state", Cookie=f"{name}={TOKEN}")).status == 401
+        assert (await plant.get("healthz")).body == b"ok\n"  # probes know no token
+
+
+@in_loop
+async def test_health_is_progress_here_and_readiness_that_rows_can_come(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        await settled(plant)  # one link is down
+        assert (await plant.get("healthz")).status == 200
+        assert (await plant.get("readyz")).status == 200
+        plant.runner.running = False
+        assert (await plant.get("healthz")).status == 503
+        assert (await plant.get("readyz")).status == 503
+        plant.runner.running = True
+
+
+@in_loop
+async def test_a_warning_of_the_log_is_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        state = await settled(plant)
+    (line,) = [each for each in state["log"] if each["logger"] == "edge.link"]
+    assert line["level"] == "warning"
+    assert "sink 'away': link is down" in line["message"]
+
+
+@in_loop
+async def test_an_outbox_that_hangs_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.dashboard.picture.PATIENCE", 0.1)
+    async with running(tmp_path) as plant:
+        before = await settled(plant)
+        go_on = asyncio.Event()
+        call = plant.runner.outbox.call
+
+        async def hang(*arguments: Any, **options: Any) -> Any:
+            await go_on.wait()
+            return await call(*arguments, **options)
+
+        monkeypatch.setattr(plant.runner.outbox, "call", hang)
+        await asyncio.sleep(1)  # what was seen within the last second would be shown again
+        state = (await plant.get("state")).json()
+        assert state["process"]["now"] > before["process"]["now"]
+        assert state["pipelines"][0]["sinks"] == before["pipelines"][0]["sinks"]
+        assert (await plant.get("healthz")).status == 200
+        monkeypatch.undo()
+        go_on.set()
