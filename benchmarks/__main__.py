@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import backlog, dataset, drain, flood, outage, steady, storage
+from benchmarks import backlog, dataset, drain, flood, outage, steady, storage, watched
 from benchmarks.plan import Plan
 from benchmarks.table import Row, describe_machine, render, write_json
 
@@ -18,6 +18,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "steady": steady.steady_load,
     "devices": steady.devices,
     "idle": steady.idle,
+    "http": watched.watched,
     "dataset": dataset.whole_file,
     "windows": dataset.windows,
     "storage": storage.at_rest,

@@ -48,10 +48,10 @@ def edge(task: Task) -> Running:
     return start_edge(Definition("bench", task.broker.port, task.qos), task.folder)
 
 
-def start_edge(definition: Definition, folder: Path) -> Running:
+def start_edge(definition: Definition, folder: Path, *arguments: str) -> Running:
     """`edge run` on a definition, its state in `folder`."""
     outbox = Outbox(folder / definition.name)
-    process = edge_process(folder, "run", str(definition.write(folder)))
+    process = edge_process(folder, "run", *arguments, str(definition.write(folder)))
     return Running(process, outbox.read, outbox.appended, outbox.close)
 
 

@@ -121,14 +121,19 @@ def _flood(
     """One consumer on a broker of its own takes the whole stream."""
     with plan.scratch() as folder, Broker(configuration, folder) as broker:
         running = consumer(Task(broker, folder, stream.qos, stream.messages))
-        with running.process as process:
-            broker.wait_subscribed(process)
-            before = process.cpu()
-            with flooding(broker, stream):
-                rate = watch(running, stream.messages)
-            cpu = process.cpu() - before
-            _check(running, stream)
-            running.close()
+        return flood_of(running, broker, stream)
+
+
+def flood_of(running: Running, broker: Broker, stream: Packets) -> Flooded:
+    """A consumer that was just started takes the whole stream, and ends."""
+    with running.process as process:
+        broker.wait_subscribed(process)
+        before = process.cpu()
+        with flooding(broker, stream):
+            rate = watch(running, stream.messages)
+        cpu = process.cpu() - before
+        _check(running, stream)
+        running.close()
     return Flooded(rate, cpu / stream.messages * 1e6)
 
 

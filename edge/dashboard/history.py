@@ -50,6 +50,7 @@ class Pace:
         self._latencies: deque[tuple[float, dict[str, list[int]]]] = deque(
             maxlen=_LATENCY // _LATENCY_EVERY + 1
         )
+        self.look()
 
     def look(self) -> None:
         """Remember what is counted now."""
@@ -65,8 +66,6 @@ class Pace:
 
     def rates(self) -> Rates:
         """Rows a second by part and counter, over the last seconds."""
-        if not self._counts:
-            return {}
         then, before = self._counts[0]
         elapsed = self._clock.steady() - then
         if elapsed <= 0:
@@ -78,8 +77,8 @@ class Pace:
 
     def latencies(self) -> dict[str, Sequence[int]]:
         """Rows by bucket of the last minutes: `durable`, and `sink:NAME` for what it delivered."""
-        before = self._latencies[0][1] if self._latencies else {}
+        before = self._latencies[0][1]
         return {
-            name: [b - a for a, b in zip(before.get(name, [0] * len(now)), now, strict=True)]
+            name: [b - a for a, b in zip(before[name], now, strict=True)]
             for name, now in self._buckets().items()
         }

@@ -36,15 +36,19 @@ class Warnings(logging.Handler):
         self.lines: deque[Json] = deque(maxlen=_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line, without its traceback."""
-        self.lines.append(
-            {
-                "at": record.created,
-                "level": record.levelname.lower(),
-                "logger": record.name,
-                "message": record.getMessage(),
-            }
-        )
+        """One line, without its traceback; said again it takes the place of the one before."""
+        line = {
+            "at": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "times": 1,
+        }
+        same = next((each for each in self.lines if each["message"] == line["message"]), None)
+        if same is not None:
+            self.lines.remove(same)
+            line["times"] = same["times"] + 1
+        self.lines.append(line)
 
 
 class Hub:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -69,9 +70,10 @@ class Plant:
         self._written += 1
         file.write_text("".join(line + "\n" for line in lines))
 
-    async def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await asyncio.to_thread(fetch, f"{self.dashboard.url}{path}", method, names)
+    async def get(
+        self, path: str, method: str = "GET", tls: ssl.SSLContext | None = None, **headers: str
+    ) -> Answer:
+        return await asyncio.to_thread(fetch, f"{self.dashboard.url}{path}", method, headers, tls)
 
     async def until(self, holds: Any, path: str = "state") -> Any:
         """The first state of which something holds."""
@@ -88,9 +90,10 @@ class NotRedirected(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def fetch(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
-    request = urllib.request.Request(url, method=method, headers=dict(headers or {}))
-    opener = urllib.request.build_opener(NotRedirected, urllib.request.ProxyHandler({}))
+def fetch(url: str, method: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Answer:
+    request = urllib.request.Request(url, method=method, headers=dict(headers))
+    secure = urllib.request.HTTPSHandler(context=tls)
+    opener = urllib.request.build_opener(NotRedirected, urllib.request.ProxyHandler({}), secure)
     try:
         with opener.open(request, timeout=60) as answer:
             return Answer(answer.status, answer.headers, answer.read())

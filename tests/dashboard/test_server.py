@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import socket
+import ssl
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.dashboard.plant import Plant, running
 from tests.dashboard.test_state import settled
 from tests.loop import in_loop
@@ -77,7 +82,7 @@ async def test_an_event_of_another_life_of_the_processor_begins_anew(tmp_path: P
 
 
 @in_loop
-async def test_who_does_not_read_gets_the_newest_state_and_holds_up_nobody(tmp_path: Path) -> None:
+async def test_who_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
     async with running(tmp_path) as plant:
         await settled(plant)
         async with events(plant):  # never read
@@ -141,6 +146,20 @@ async def test_a_token_is_asked_for_and_remembered_by_a_browser(tmp_path: Path) 
 
 
 @in_loop
+async def test_only_who_has_a_certificate_gets_in(tmp_path: Path) -> None:
+    made = Certificates(tmp_path)
+    files: dict[str, Any] = {"certificate": made.server, "key": made.server_key}
+    async with running(tmp_path, **files, client_ca=made.ca) as plant:
+        trusting = ssl.create_default_context(cafile=made.ca)
+        trusting.check_hostname = False  # it is issued for localhost, the address is 127.0.0.1
+        with pytest.raises(OSError, match=r"certificate required|reset|EOF|closed"):
+            await plant.get("state", tls=trusting)
+        trusting.load_cert_chain(made.client, made.client_key)
+        answer = await plant.get("state", tls=trusting, Host="plant.example")
+        assert answer.json()["pipelines"][0]["pipeline"] == "press"
+
+
+@in_loop
 async def test_health_is_progress_here_and_readiness_that_rows_can_come(tmp_path: Path) -> None:
     async with running(tmp_path) as plant:
         await settled(plant)  # one link is down
@@ -183,3 +202,33 @@ async def test_an_outbox_that_hangs_keeps_nobody_waiting(
         assert (await plant.get("healthz")).status == 200
         monkeypatch.undo()
         go_on.set()
+
+
+ONCE = """
+name: once
+source: {dataset: {path: rows.ndjson}}
+record: {fields: {v: int}}
+sinks: {out: {file: {path: out}}}
+"""
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "once.yaml").write_text(ONCE)
+    (folder / "rows.ndjson").write_text('{"v": 1}\n')
+    command = [sys.executable, "-m", "edge", "run", "--once", *arguments, "once.yaml"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_port_that_is_taken_stops_no_pipeline(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(tmp_path, "--http", f"127.0.0.1:{port}")
+    assert done.returncode == 0, done.stderr
+    assert f"cannot listen on 127.0.0.1:{port}, tried again" in done.stderr
+    assert [*tmp_path.glob("out/**/*.ndjson")]
+
+
+def test_what_is_not_safe_is_refused_before_anything_opens(tmp_path: Path) -> None:
+    done = run(tmp_path, "--http", "0.0.0.0:0")
+    assert (done.returncode, "set EDGE_HTTP_TOKEN" in done.stderr) == (2, True)
+    assert not (tmp_path / "var").exists()
