@@ -108,6 +108,11 @@ class Link:
         self._draining = True
         self._work.set()
 
+    def retry(self) -> None:
+        """The way may be open again: try at once, whatever pause was drawn."""
+        self._try_at = 0.0
+        self._work.set()
+
     def stop(self) -> None:
         """End `run` after what is under way; the backlog stays."""
         self._stopping = True

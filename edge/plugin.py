@@ -11,20 +11,22 @@ if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, TerminalRepr
 
     from edge.examples import Result
-    from edge.pipeline import Pipeline
+    from edge.examples.files import Suite
 
-_DEFINITION = re.compile(r"^edge:\s*1\b", re.MULTILINE)
+_TEST_FILES = (".test.yaml", ".test.yml")
 _TESTS = re.compile(r"^tests:", re.MULTILINE)
+_SINKS = re.compile(r"^sinks:", re.MULTILINE)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A YAML file that says `edge: 1` and has `tests:`."""
+    """A definition with `tests:`, or a file of tests of one."""
     if file_path.suffix not in (".yaml", ".yml"):
         return None
     text = file_path.read_text("utf-8", errors="replace")
-    if not _DEFINITION.search(text) or not _TESTS.search(text):
+    is_ours = file_path.name.endswith(_TEST_FILES) or _SINKS.search(text)
+    if not is_ours or not _TESTS.search(text):
         return None
-    collector: pytest.Collector = DefinitionFile.from_parent(parent, path=file_path)
+    collector: pytest.Collector = ExampleFile.from_parent(parent, path=file_path)
     return collector
 
 
@@ -36,39 +38,33 @@ class Failed(Exception):
         super().__init__(result.name)
 
 
-class DefinitionFile(pytest.File):
-    """A definition: an item for each of its tests."""
+class ExampleFile(pytest.File):
+    """A definition, or a file of tests: an item for each test."""
 
     def collect(self) -> "Iterable[pytest.Item]":
-        """Read the definition; its faults fail the collection, each with its line."""
+        """Read the file; its faults fail the collection, each with its line."""
         from edge.errors import DefinitionError
-        from edge.pipeline import load
+        from edge.examples.files import read_suite
 
         try:
-            pipeline = load(self.path)
+            suite = read_suite(self.path)
         except DefinitionError as error:
             raise self.CollectError(str(error)) from None
-        for place, example in enumerate(pipeline.tests):
-            yield DefinitionItem.from_parent(
-                self, name=example.name, pipeline=pipeline, place=place
-            )
+        for place, example in enumerate(suite.pipeline.tests):
+            yield ExampleItem.from_parent(self, name=example.name, suite=suite, place=place)
 
 
-class DefinitionItem(pytest.Item):
+class ExampleItem(pytest.Item):
     """One test of a definition."""
 
-    def __init__(
-        self, name: str, parent: pytest.Collector, pipeline: "Pipeline", place: int
-    ) -> None:
+    def __init__(self, name: str, parent: pytest.Collector, suite: "Suite", place: int) -> None:
         super().__init__(name, parent)
-        self._pipeline = pipeline
+        self._suite = suite
         self._place = place
 
     def runtest(self) -> None:
         """Rows given go through the operators; rows are expected at sinks."""
-        from edge.examples import run_example
-
-        result = run_example(self._pipeline, self._place)
+        result = self._suite.run(self._place)
         if not result.passed:
             raise Failed(result)
 
@@ -89,6 +85,5 @@ class DefinitionItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where it stands: file, line (from 0) and name."""
-        fault = self._pipeline.fault(("tests", self._place), "")
-        line = None if fault.line is None else fault.line - 1
-        return self.path, line, self.name
+        line = self._suite.line(self._place)
+        return self.path, None if line is None else line - 1, self.name

@@ -21,6 +21,14 @@ OTHERS = {
     "site.yaml": "edge: 1\nsite: s\n",
     "broken.yaml": DEFINITION.replace("filter", "filtr"),
     "press.yaml": DEFINITION,
+    "press.test.yaml": """\
+edge: 1
+tests:
+  - name: it comes once
+    steps:
+      - {given: [{n: 3}], link: down, buffered: {lake: 1}}
+      - {restart: true, link: up, expect: {lake: [{n: 3}]}}
+""",
 }
 
 
@@ -34,6 +42,7 @@ def test_each_test_of_a_definition_is_one_of_pytest_with_what_differs(tmp_path: 
     lines = done.stdout.splitlines()
     assert done.returncode == 1, done.stdout
     assert any(line.startswith("press.yaml::what is positive passes PASSED") for line in lines)
+    assert any(line.startswith("press.test.yaml::it comes once PASSED") for line in lines)
     assert any(line.startswith("press.yaml::two come FAILED") for line in lines)
     place = lines.index("  sink 'lake':")
     assert [lines[place + 1].strip(), lines[place + 3].strip()] == [
@@ -42,4 +51,4 @@ def test_each_test_of_a_definition_is_one_of_pytest_with_what_differs(tmp_path: 
     ]
     assert "broken.yaml:6: operators.0" in done.stdout
     assert "no operator is called 'filtr'; did you mean 'filter'?" in done.stdout
-    assert "1 failed, 1 passed, 1 error" in lines[-1]
+    assert "1 failed, 2 passed, 1 error" in lines[-1]

@@ -46,12 +46,13 @@ def test_a_new_project_checks_tests_and_says_what_is_next(
     assert [line.strip() for line in done.err.splitlines()[1:4]] == [
         "Next:",
         "cd my-plant",
-        "edge test pipelines",
+        "edge test pipelines tests",
     ]
     monkeypatch.chdir("my-plant")
-    for command in ("check", "test"):
-        said = edge(command, "pipelines/my-plant.yaml")
-        assert said.code == 0, said.err
+    assert edge("check", "pipelines/my-plant.yaml").code == 0
+    said = edge("test", ".")
+    assert said.code == 0, said.out
+    assert said.err.splitlines()[-1] == "3 passed, 0 failed"
     assert not [path for path in Path().rglob("*") if "@" in path.name]
     texts = [path.read_text() for path in Path().rglob("*") if path.is_file()]
     assert not [text for text in texts if "@name@" in text or "@version@" in text]
@@ -62,7 +63,7 @@ def test_pytest_runs_the_tests_of_a_new_project(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path / "my-plant", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "3 passed" in done.stdout
 
 
 def test_a_project_of_files_runs_to_its_end(tmp_path: Path) -> None:
@@ -119,7 +120,9 @@ def test_its_site_loads_and_its_compose_file_names_its_image(
 @every_origin
 def test_editors_find_the_schema_that_its_files_name(tmp_path: Path, origin: Origin) -> None:
     create(tmp_path / "my-plant", origin)
-    for file in [definition(tmp_path / "my-plant"), tmp_path / "my-plant/deploy/sites/site-1.yaml"]:
+    others = "deploy/sites/site-1.yaml", "tests/my-plant.test.yaml"
+    files = [definition(tmp_path / "my-plant"), *(tmp_path / "my-plant" / name for name in others)]
+    for file in files:
         first = file.read_text().splitlines()[0]
         said, _, named = first.partition("=")
         assert said == "# yaml-language-server: $schema"

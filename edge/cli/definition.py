@@ -78,19 +78,20 @@ def explain(
 
 def schema(
     site: Annotated[bool, typer.Option("--site", help="That of a site file.")] = False,
+    tests: Annotated[bool, typer.Option("--tests", help="That of a file of tests.")] = False,
 ) -> None:
     """Print the JSON Schema of a definition.
 
     For editors that complete and check YAML.
     """
-    from edge.pipeline.schema import definition_schema
+    if site:
+        from edge.deploy.site import site_schema
 
-    if not site:
-        put_json(definition_schema())
+        put_json(site_schema())
         return
-    from edge.deploy.site import site_schema
+    from edge.pipeline.schema import definition_schema, tests_schema
 
-    put_json(site_schema())
+    put_json(tests_schema() if tests else definition_schema())
 
 
 def _bind(file: Path) -> "Bound":

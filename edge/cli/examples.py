@@ -1,5 +1,6 @@
-"""`edge test`: runs the `tests:` of definitions and shows what differs."""
+"""`edge test`: runs the tests of definitions and shows what differs."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,15 +10,14 @@ import typer
 
 from edge.cli.definition import Json
 from edge.cli.screen import FAILED, printable, put, put_json, say
+from edge.cli.watching import watch_tests
 from edge.errors import DefinitionError
 
 if TYPE_CHECKING:
     from edge.examples import Difference, Result
 
-_ENDINGS = (".yaml", ".yml")
-
 Paths = Annotated[
-    list[Path], typer.Argument(metavar="PATH", help="Definitions, or folders of definitions.")
+    list[Path], typer.Argument(metavar="PATH", help="Definitions, test files, or folders of them.")
 ]
 
 
@@ -34,18 +34,21 @@ def run_tests(
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again whenever a file changes, until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the `tests:` of definitions: rows given, rows expected at sinks.
+    """Run the tests of definitions: rows given, rows expected at sinks.
 
-    Touches no network and no outbox. Exits with 1 if a test fails, with 2 if there is none.
+    They stand under `tests:` in a definition, or in NAME.test.yaml beside it. Touches no network,
+    and no outbox but one of its own. Exits with 1 if a test fails, with 2 if there is none.
     """
-    results = [
-        (file, result)
-        for file in _definitions(paths)
-        for result in _results(file)
-        if only in result.name
-    ]
+    if watch:
+        watch_tests(paths, only)
+        return
+    logging.getLogger("edge").addHandler(logging.NullHandler())  # what goes wrong is in the results
+    results = list(_results(paths, only))
     if not results:
         raise DefinitionError("no test was found; add `tests:` to a definition, or widen -k")
     for file, result in results if not as_json else ():
@@ -62,22 +65,16 @@ def run_tests(
         raise typer.Exit(FAILED)
 
 
-def _definitions(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(each for each in path.rglob("*") if each.suffix in _ENDINGS)
-        else:
-            yield path
+def _results(paths: Sequence[Path], only: str) -> "Iterator[tuple[Path, Result]]":
+    from edge.examples.files import suites
 
-
-def _results(file: Path) -> "list[Result]":
-    from edge.examples import run_examples
-    from edge.pipeline import load
-
-    results = run_examples(load(file))
-    if not results:
-        say(f"{file}: has no tests")
-    return results
+    for suite in suites(paths):
+        examples = suite.pipeline.tests
+        if not examples:
+            say(f"{suite.file}: has no tests")
+        for place, example in enumerate(examples):
+            if only in example.name:
+                yield suite.file, suite.run(place)
 
 
 def _tell(file: Path, result: "Result") -> None:
@@ -90,26 +87,27 @@ def _tell(file: Path, result: "Result") -> None:
 
 def lines(result: "Result") -> Iterator[str]:
     """What differs, as text."""
-    if result.problem is not None:
-        yield f"  {printable(result.problem)}"
+    if result.step is not None:
+        yield f"  after step {result.step}:"
+    for line in (result.problem or "").splitlines():
+        yield f"  {printable(line)}"
     for difference in result.differences:
         yield from _lines_of(difference)
 
 
 def _lines_of(difference: "Difference") -> Iterator[str]:
-    from edge.examples import alike
-
     yield f"  sink {difference.sink!r}:"
     for expected, nearest in difference.missing:
         yield f"    expected  {_row(expected)}"
         if nearest is not None:
-            other = {n: nearest.get(n) for n, v in expected.items() if not alike(v, nearest.get(n))}
             yield f"    nearest   {_row(nearest)}"
-            yield f"    differs   {_row(other)}"
+            yield f"    differs   {_row(difference.differing(expected, nearest))}"
         else:
             yield "    nearest   nothing else came"
     for row in difference.extra:
         yield f"    extra     {_row(row)}"
+    if difference.note is not None:
+        yield f"    note      {difference.note}"
 
 
 def _row(row: Mapping[str, Any]) -> str:
@@ -122,11 +120,13 @@ def _as_dict(result: "Result") -> dict[str, Any]:
         "name": result.name,
         "passed": result.passed,
         "problem": result.problem,
+        "step": result.step,
         "differences": [
             {
                 "sink": each.sink,
                 "missing": [expected for expected, _ in each.missing],
                 "extra": each.extra,
+                "note": each.note,
             }
             for each in result.differences
         ],

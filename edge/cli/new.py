@@ -32,7 +32,7 @@ def new(
     kind, name = KINDS[origin], folder.resolve().name
     say("\nNext:")
     say(f"  cd {folder}")
-    say("  edge test pipelines")
+    say("  edge test pipelines tests")
     say(f"  {kind.run.format(name=name)}")
     if kind.needs:
         say(f"    needs {kind.needs.format(name=name)}")

@@ -97,10 +97,14 @@ def run(
 
 
 def _in_folders(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, and every *.yaml of a folder."""
+    """Files as they are, and every *.yaml of a folder but those of tests."""
+    from edge.pipeline.reading import is_test_file
+
     found: list[Path] = []
     for path in paths:
-        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.glob("*.yaml") if not is_test_file(file))
         if not inside:
             raise DefinitionError(f"{path}: has no *.yaml; put definitions there, or mount them")
         found += inside

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import edge
 from edge.errors import DefinitionError
 from edge.pipeline.document import parse
-from edge.pipeline.reading import read_text
+from edge.pipeline.reading import is_test_file, read_text
 
 UID = 10001
 """User and group of the processor in the image, and of its outbox on the host."""
@@ -76,7 +76,8 @@ def _copy_definitions(target: Path, given: Sequence[Path]) -> bool:
     for path in given:
         if path.is_dir():
             shutil.copytree(path, target, dirs_exist_ok=True, ignore=_ignored)
-            files = [file for pattern in _DEFINITIONS for file in sorted(path.glob(pattern))]
+            found = [file for pattern in _DEFINITIONS for file in sorted(path.glob(pattern))]
+            files = [file for file in found if not is_test_file(file)]
         else:
             files = [path]
         for file in files:
@@ -179,4 +180,8 @@ def _compile(app: Path, version: str) -> bool:
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name == "__pycache__" or name.startswith(".")}
+    return {
+        name
+        for name in names
+        if name == "__pycache__" or name.startswith(".") or is_test_file(Path(name))
+    }

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import core_schema
 
 from edge.component import PositiveDuration, Size, format_duration, parse_size
-from edge.pipeline.model import Options
 from edge.pipeline.model import Site as Name
+from edge.pipeline.options import Options
 
 Driver = Literal[
     "awslogs", "json-file", "syslog", "fluentd", "none", "journald", "gelf", "splunk", "awsfirelens"

@@ -30,8 +30,8 @@ from edge.deploy.sections import (
 from edge.errors import DefinitionError, Fault
 from edge.pipeline.binding import Place, dotted, line_of
 from edge.pipeline.document import Document, parse
-from edge.pipeline.model import Options
 from edge.pipeline.model import Site as Name
+from edge.pipeline.options import Options
 from edge.pipeline.reading import read_text
 from edge.pipeline.schema import file_schema
 from edge.pipeline.wording import described

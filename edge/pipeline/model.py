@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
     PrivateAttr,
@@ -25,6 +23,8 @@ from edge.errors import DefinitionError, Fault
 from edge.operators import Operator
 from edge.outbox.model import Limits, Priority, SinkLimits, WhenFull
 from edge.pipeline.binding import Bound, Place, dotted, line_of, names_of
+from edge.pipeline.example import Example, faults_of
+from edge.pipeline.options import Options
 from edge.sinks import Order, Roll, Sink
 from edge.sources import Batch, Source
 
@@ -58,12 +58,6 @@ _site_schema = {**_site_schema, "type": ["string", "integer"]}
 Site = Annotated[
     str, BeforeValidator(_text), AfterValidator(_check_site), WithJsonSchema(dict(_site_schema))
 ]
-
-
-class Options(BaseModel):
-    """A group of options of the definition."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _room_to_work(size: Size) -> Size:
@@ -166,19 +160,6 @@ def _as_branch(value: object) -> object:
     return Branch(sink=value) if isinstance(value, Sink) else value
 
 
-REJECTED = "rejected"
-"""Under this name a test may expect payloads that are no rows: their `reason`, their `payload`."""
-
-
-class Example(Options):
-    """One entry of `tests:`: rows given, and rows expected at sinks."""
-
-    name: str = Field(description="What it shows.")
-    given: list[dict[str, Any]] = Field(description="Rows as the source would bring them.")
-    expect: dict[str, list[dict[str, Any]]] = Field(description="Rows expected, by sink.")
-    ordered: bool = Field(False, description="Whether the order of the expected rows counts.")
-
-
 class Pipeline(Options):
     """What is read, what is done with it and where it goes.
 
@@ -226,15 +207,15 @@ class Pipeline(Options):
             if branch.max_size and branch.max_size > self.outbox.max_size:
                 most = f"must be at most '{self.outbox.max_size}' as the outbox is"
                 faults.append(Fault(f"sinks.{name}.max_size", f"{most}, got '{branch.max_size}'"))
-        for place, example in enumerate(self.tests):
-            for name in example.expect:
-                if name not in (*self.sinks, REJECTED):
-                    message = f"must be a sink or {REJECTED!r}, got {name!r}"
-                    known = ", ".join(self.sinks)
-                    faults.append(Fault(f"tests.{place}.expect.{name}", f"{message}; has {known}"))
+        faults.extend(faults_of(self.tests, tuple(self.sinks), self.source.finite))
         if faults:
             raise DefinitionError(*faults)
         return self
+
+    @property
+    def lines(self) -> Mapping[Place, int]:
+        """The line of every place, where the definition came from a file."""
+        return self._lines
 
     def identity(self) -> str:
         """`edge-<site>-<pipeline>-<replica>`: who this processor is, the same on every start."""

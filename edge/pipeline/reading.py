@@ -50,6 +50,11 @@ def loads(text: str, file: str, environment: Mapping[str, str] | None = None) ->
     return _Reader(document, faults).pipeline()
 
 
+def is_test_file(file: Path) -> bool:
+    """Whether it is `press-line.test.yaml`, tests of a definition and none itself."""
+    return file.suffix in (".yaml", ".yml") and file.stem.endswith(".test")
+
+
 def read_text(file: Path | str) -> str:
     """The text of a file that a user named. Raises DefinitionError where there is none."""
     path = Path(file)

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from edge.component import Component, format_duration
 from edge.errors import DefinitionError
+from edge.pipeline.example import ExampleFile
 from edge.pipeline.model import Pipeline
 from edge.pipeline.parts import KINDS, OPERATOR, SINK, SOURCE, Kind
 
@@ -82,6 +83,11 @@ def file_schema(model: type[BaseModel], title: str, unwritten: Collection[str] =
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
     allowed: Schema = _with_variables(whole)
     return allowed
+
+
+def tests_schema() -> Schema:
+    """Draft 2020-12, of a file of tests beside a definition."""
+    return file_schema(ExampleFile, "edge tests")
 
 
 def part_schema(part: type[BaseModel]) -> Schema:

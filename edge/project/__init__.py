@@ -15,7 +15,7 @@ import edge
 from edge.deploy.image import packed
 from edge.deploy.site import site_schema
 from edge.errors import DefinitionError
-from edge.pipeline.schema import definition_schema
+from edge.pipeline.schema import definition_schema, tests_schema
 
 Origin = Literal["mqtt", "dataset", "sqs"]
 
@@ -107,7 +107,8 @@ def _texts(name: str, origin: Origin) -> Iterator[tuple[str, str]]:
     yield "containers/Dockerfile", packed("Dockerfile").read_text()
     if origin == "mqtt":
         yield "containers/mosquitto.conf", packed("mosquitto.conf").read_text()
-    for path, schema in (("pipeline", definition_schema()), ("site", site_schema())):
+    schemas = {"pipeline": definition_schema(), "tests": tests_schema(), "site": site_schema()}
+    for path, schema in schemas.items():
         yield f"schemas/{path}.json", json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

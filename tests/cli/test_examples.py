@@ -1,6 +1,9 @@
 """test: the `tests:` of a definition, and what is said when they fail."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -113,3 +116,103 @@ def test_what_windows_hold_back_comes_out_at_the_end(edge: Edge, press: Path) ->
 def test_every_example_has_tests_that_pass(edge: Edge, file: Path) -> None:
     done = edge("test", file)
     assert done.code == 0, done.out
+
+
+FILE = """\
+edge: 1
+tests:
+  - name: one that is hot waits
+    steps:
+      - {link: {hot: down}, given: [{ts: 1700000000000, device: a, temperature: 90}]}
+      - {expect: {hot: [{temperature: 90}]}}
+"""
+
+
+def test_tests_in_a_file_beside_a_definition_are_run_with_it(edge: Edge, press: Path) -> None:
+    press.write_text(press.read_text() + GOOD)
+    press.with_name("press.test.yaml").write_text(FILE)
+    done = edge("test", press)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == "3 passed, 1 failed"
+    assert [line.strip() for line in done.out.splitlines()] == [
+        "after step 1:",
+        "sink 'hot':",
+        "expected  temperature: 90",
+        "nearest   nothing else came",
+        "note      rows buffered: 1, the link is down",
+    ]
+    assert edge("test", press.with_name("press.test.yaml")).err.endswith("0 passed, 1 failed\n")
+
+
+def test_a_file_of_tests_elsewhere_names_its_definition_and_its_variables(
+    edge: Edge, press: Path, tmp_path: Path
+) -> None:
+    press.write_text(press.read_text().replace("temperature > 80", "temperature > ${LIMIT}"))
+    (tmp_path / "more").mkdir()
+    file = tmp_path / "more" / "limit.test.yaml"
+    expect = FILE.replace("{hot: down}", "{hot: up}").replace(
+        "edge: 1", "definition: ../press.yaml"
+    )
+    file.write_text(expect)
+    done = edge("test", file)
+    assert done.code == 2
+    assert "the environment has no LIMIT" in done.err
+    file.write_text(f"environment: {{LIMIT: '89'}}\n{expect}")
+    assert edge("test", tmp_path / "more").code == 0
+
+
+def test_what_is_wrong_in_a_file_of_tests_has_its_line(edge: Edge, press: Path) -> None:
+    file = press.with_name("press.test.yaml")
+    for wrong, said in (
+        (
+            FILE.replace("hot: down", "cold: down"),
+            ":5: tests.0.steps.0.link.cold: must be a sink, ",
+        ),
+        (FILE.replace("expect:", "expct:"), ":6: tests.0.steps.1: no option is called 'expct'; "),
+    ):
+        file.write_text(wrong)
+        done = edge("test", file)
+        assert done.code == 2
+        assert f"press.test.yaml{said}" in done.err
+    file.with_name("other.test.yaml").write_text(FILE)
+    done = edge("test", file.with_name("other.test.yaml"))
+    assert "definition: is missing, and there is no other.yaml beside" in done.err
+
+
+def test_what_is_hidden_or_no_definition_is_not_looked_at(edge: Edge, press: Path) -> None:
+    press.write_text(press.read_text() + GOOD)
+    (press.parent / ".venv").mkdir()
+    (press.parent / ".venv" / "bad.yaml").write_text("sinks: []\n")
+    (press.parent / "compose.yaml").write_text("services: {}\n")
+    done = edge("test", press.parent)
+    assert (done.code, done.err.splitlines()[-1]) == (0, "3 passed, 0 failed")
+
+
+def test_a_folder_is_run_and_built_without_its_tests(press: Path) -> None:
+    from edge.cli.processor import _in_folders
+    from edge.deploy.content import _copy_definitions
+
+    press.with_name("press.test.yaml").write_text(FILE)
+    assert _in_folders([press.parent]) == [press]
+    image = press.parent / "image"
+    image.mkdir()
+    _copy_definitions(image, [press.parent])
+    assert [file.name for file in image.glob("*.yaml")] == ["press.yaml"]
+
+
+def test_watched_tests_run_again_after_a_change_and_ctrl_c_ends_them(press: Path) -> None:
+    press.write_text(press.read_text() + GOOD)
+    command = [sys.executable, "-m", "edge", "test", "--watch", str(press)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = iter(process.stderr.readline, "")
+        assert "3 passed, 0 failed\n" in said
+        assert next(said) == "waits for a change; Ctrl-C ends\n"
+        changed = press.with_name(".press")
+        changed.write_text(press.read_text().replace("b, fahrenheit: 194", "b, fahrenheit: 195"))
+        changed.replace(press)
+        assert "2 passed, 1 failed\n" in said
+        assert next(said) == "waits for a change; Ctrl-C ends\n"
+        process.send_signal(signal.SIGINT)
+        assert next(said) == "stopped\n"
+        assert process.wait() == 0
