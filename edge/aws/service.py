@@ -17,6 +17,7 @@ from edge.aws.verdict import WebPage, rejects_credentials
 from edge.component import Component, in_thread
 
 T = TypeVar("T")
+S = TypeVar("S", bound="AwsService")
 
 CONNECT_TIMEOUT = 5  # seconds; also for each piece of a body
 READ_TIMEOUT = 30
@@ -56,6 +57,13 @@ class AwsService(Component):
     def asks_aws(self) -> bool:
         """Whether the service is AWS's own, and not a store beside the processor."""
         return self.endpoint_url is None or "amazonaws." in self.endpoint_url
+
+    def lend(self, part: S) -> S:
+        """`part` with this one's region, profile and role, where it names none of its own."""
+        ours = {"region": part._region() or self._region()}
+        if not (part.profile or part.role_arn):
+            ours |= {"profile": self.profile, "role_arn": self.role_arn}
+        return part.model_copy(update=ours)
 
     def _region(self) -> str | None:
         return self.region

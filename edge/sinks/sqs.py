@@ -221,10 +221,7 @@ class SqsSink(AwsService, Sink):
 
     def _bucket(self) -> Claim | None:
         if self.claim and self._claims is None:
-            ours = {"region": self.claim._region() or self._region()}
-            if not (self.claim.profile or self.claim.role_arn):
-                ours |= {"profile": self.profile, "role_arn": self.role_arn}
-            self._claims = self.claim.model_copy(update=ours)
+            self._claims = self.lend(self.claim)
         return self._claims
 
     def _call(self, batch: Sequence[Parcel], client: Any) -> Receipt:
