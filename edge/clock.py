@@ -18,3 +18,7 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Let other tasks run for `seconds`."""
         await asyncio.sleep(seconds)
+
+    def pause(self, seconds: float) -> None:
+        """Block for `seconds`: for commands that wait for AWS, never inside the event loop."""
+        time.sleep(seconds)

@@ -1,19 +1,23 @@
 """The AWS account that a site is deployed to: its clients, and errors as a person needs them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from edge.aws.unreachable import explain, shortened
+from edge.clock import Clock
 from edge.deploy.roles import Home
 from edge.deploy.site import Site
 from edge.errors import DeployFailed
 
 OWNER = "edge:site"
 """Tag of everything that is made for a site; what has it not is never changed or deleted."""
+_PAUSE = 3.0  # seconds between two calls
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError")
 _CREDENTIALS = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId")
+
+T = TypeVar("T")
 
 
 class Account:
@@ -22,8 +26,15 @@ class Account:
     session: a boto3 session; by default one with the credentials of the environment and `profile`.
     """
 
-    def __init__(self, site: Site, profile: str | None = None, session: Any = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        profile: str | None = None,
+        session: Any = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.site = site
+        self.clock = clock or Clock()
         self._profile = profile
         self._session = session
 
@@ -50,6 +61,19 @@ class Account:
                 self._session = open_session(self._profile)
             config = Config(retries={"mode": "standard", "total_max_attempts": 5})
             return self._session.client(service, region_name=self.site.region, config=config)
+
+    def patiently(
+        self, call: Callable[[], T], passes: Callable[[Exception], bool], seconds: float
+    ) -> T:
+        """Call again for `seconds`, as long as it fails for what passes by itself."""
+        end = self.clock.steady() + seconds
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if self.clock.steady() >= end or not passes(error):
+                    raise
+            self.clock.pause(_PAUSE)
 
     def tags(self, name: str = "Key", value: str = "Value") -> list[dict[str, str]]:
         """The tags of what is made; services differ in how they spell theirs."""

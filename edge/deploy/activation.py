@@ -1,7 +1,7 @@
 """Registering machines as hosts: the role they have, an activation, and a script that uses it."""
 
+import functools
 import json
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -136,25 +136,24 @@ def _trust(account: str) -> dict[str, Any]:
 
 
 def _create_activation(account: Account, wanted: Wanted, patience: float) -> Activation:
-    site, deadline = account.site, time.monotonic() + patience
-    while True:
-        try:
-            made = account.client("ssm").create_activation(
-                Description=f"edge hosts of site {site.site}",
-                DefaultInstanceName=f"edge-{site.site}",
-                IamRole=wanted.role,
-                RegistrationLimit=len(wanted.replicas),
-                ExpirationDate=datetime.now(UTC) + wanted.expires,
-                Tags=account.tags(),
-            )
-        except Exception as error:
-            # A role is not known everywhere at once: https://docs.aws.amazon.com/IAM/latest/
-            # UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
-            if code_of(error) != "ValidationException" or time.monotonic() >= deadline:
-                raise
-            time.sleep(2)
-        else:
-            return Activation(made["ActivationId"], made["ActivationCode"])
+    site = account.site
+    call = functools.partial(
+        account.client("ssm").create_activation,
+        Description=f"edge hosts of site {site.site}",
+        DefaultInstanceName=f"edge-{site.site}",
+        IamRole=wanted.role,
+        RegistrationLimit=len(wanted.replicas),
+        ExpirationDate=datetime.now(UTC) + wanted.expires,
+        Tags=account.tags(),
+    )
+    made = account.patiently(call, _is_not_known_yet, patience)
+    return Activation(made["ActivationId"], made["ActivationCode"])
+
+
+def _is_not_known_yet(error: Exception) -> bool:
+    # A role is not known everywhere at once: https://docs.aws.amazon.com/IAM/latest/
+    # UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+    return code_of(error) == "ValidationException"
 
 
 def render(site: Site, wanted: Wanted, activation: Activation) -> str:

@@ -1,6 +1,5 @@
 """The hosts of a site: how they are, and leaving ECS in an order that leaves no unseen writer."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -68,11 +67,12 @@ def drain(account: Account, host: Instance, patience: float, tell: Tell) -> int:
             account.client("ecs").update_container_instances_state(
                 cluster=account.site.cluster, containerInstances=[host.arn], status="DRAINING"
             )
-        deadline = time.monotonic() + patience
+        clock = account.clock
+        deadline = clock.steady() + patience
         while (running := _running(account, host)) and host.connected:
-            if time.monotonic() >= deadline:
+            if (left := deadline - clock.steady()) <= 0:
                 break
-            time.sleep(min(_LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
+            clock.pause(min(_LOOK_AGAIN, left))
         return running
 
 

@@ -24,6 +24,7 @@ from moto.ecs.models import (
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.s3.responses import S3Response
 
+from edge.clock import Clock
 from edge.deploy.account import Account
 from edge.deploy.site import Site
 from tests.cloud import ACCOUNT, REGION, Cloud
@@ -59,6 +60,19 @@ class CutOff(BaseException):
     """The command was killed here."""
 
 
+class Hurried(Clock):
+    """A clock that waits for nobody."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def steady(self) -> float:
+        return self._now
+
+    def pause(self, seconds: float) -> None:
+        self._now += seconds
+
+
 class Aws:
     """One region of one account, empty; every request of its sessions is noted in `calls`."""
 
@@ -70,8 +84,8 @@ class Aws:
         _session.watched = self
 
     def account(self, site: Site) -> Account:
-        """The account as a command sees it, with a session that is watched."""
-        return Account(site, session=self.session())
+        """The account as a command sees it, with a session that is watched and no time to lose."""
+        return Account(site, session=self.session(), clock=Hurried())
 
     def session(self, *_: object) -> Any:
         """The session that is watched."""

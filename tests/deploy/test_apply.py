@@ -277,10 +277,7 @@ def test_a_host_that_is_named_no_more_loses_its_service(aws: Aws, tmp_path: Path
     assert run(aws.account(site)) == []
 
 
-def test_a_role_that_iam_has_not_spread_yet_is_waited_for(
-    aws: Aws, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge.deploy.resources.tasks._PAUSE", 0)
+def test_a_role_that_iam_has_not_spread_yet_is_waited_for(aws: Aws, site: Site) -> None:
     early = Failure("ClientException", 400, "ECS was unable to assume the role")
     aws.cloud.fail("CreateService", early, early)
     assert run(aws.account(site))[-1] == "create service edge-osaka-gw-1"

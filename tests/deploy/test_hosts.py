@@ -94,26 +94,20 @@ def test_a_role_of_others_is_used_as_it_is_and_refused_where_ssm_may_not_assume_
         activation.activate(account, Wanted(("gw-1",), role="other"), str)
 
 
-def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
-    aws: Aws, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_role_that_is_not_known_everywhere_yet_is_waited_for_and_not_for_ever(
+    aws: Aws, machines: Machines, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(activation, "time", _Hurried())
     machines.unknown_role = 3
-    activation.activate(aws.account(make(tmp_path)), Wanted(("gw-1",)), str)
+    account = aws.account(make(tmp_path))
+    activation.activate(account, Wanted(("gw-1",)), str)
     assert len(aws.of("CreateActivation")) == 4
 
-
-class _Hurried:
-    """A clock that waits for nobody."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += seconds
+    machines.unknown_role = 1000
+    for role, waited in (("another", 30), ("another", 0)):  # just made, and there already
+        before = account.clock.steady()
+        with pytest.raises(DeployFailed, match="Nonexistent role"):
+            activation.activate(account, Wanted(("gw-1",), role=role), str)
+        assert account.clock.steady() - before == waited
 
 
 def test_the_code_is_in_the_script_and_nowhere_else(

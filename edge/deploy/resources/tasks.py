@@ -1,7 +1,7 @@
 """What ECS runs: the task definition of a replica, and the service that keeps one task of it."""
 
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from edge.deploy.account import Account, absent, code_of
@@ -13,7 +13,6 @@ from edge.errors import DeployFailed
 _FIXED = ("launchType", "schedulingStrategy")
 _SILENT = {"availabilityZoneRebalancing": "DISABLED"}  # what it means that ECS says nothing of it
 _SETTLES = 120  # seconds in which ECS may not yet know a new role, or lets an old service go
-_PAUSE = 5
 
 
 class Definition(Resource):
@@ -48,11 +47,12 @@ class Definition(Resource):
         return None
 
     def create(self) -> None:
-        answer = _patiently(
+        call = functools.partial(
             self.account.client("ecs").register_task_definition,
             **self.wanted(),
             tags=self.account.tags("key", "value"),
         )
+        answer = self.account.patiently(call, _passes, _SETTLES)
         self.arn = answer["taskDefinition"]["taskDefinitionArn"]
 
     def update(self, changed: Collection[str]) -> None:
@@ -124,7 +124,7 @@ class Service(Resource):
         return None
 
     def create(self) -> None:
-        _patiently(
+        call = functools.partial(
             self.account.client("ecs").create_service,
             cluster=self.account.site.cluster,
             serviceName=self.name,
@@ -133,6 +133,7 @@ class Service(Resource):
             tags=self.account.tags("key", "value"),
             **self.wanted(),
         )
+        self.account.patiently(call, _passes, _SETTLES)
 
     def update(self, changed: Collection[str]) -> None:
         if fixed := [name for name in changed if name in _FIXED]:
@@ -231,18 +232,6 @@ def _shaped(found: Any, wanted: Any) -> Any:
             return wanted  # subnets, in whatever order
         return [_shaped(*pair) for pair in zip(found, wanted, strict=True)]
     return found
-
-
-def _patiently(call: Callable[..., Any], **parameters: Any) -> Any:
-    """Call until it is done, or fails for something that does not pass by itself."""
-    end = time.monotonic() + _SETTLES
-    while True:
-        try:
-            return call(**parameters)
-        except Exception as error:
-            if time.monotonic() >= end or not _passes(error):
-                raise
-        time.sleep(_PAUSE)
 
 
 def _passes(error: Exception) -> bool:
