@@ -1,9 +1,11 @@
 """A real standby on a real engine: it takes over from ECS and gives back, and no row is lost."""
 
+import io
 import json
 import os
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,15 +16,16 @@ from typing import Any, Self
 import paho.mqtt.client as mqtt
 import pytest
 
-from edge.deploy import image, standby
+from edge.deploy import standby
 from edge.deploy.content import UID
-from edge.deploy.engine import Engine as Builder
 from edge.deploy.script import packed
 from edge.deploy.site import Site
 from edge.deploy.workload import load_workload
 from edge.outbox.owner import is_owned
 from tests.broker import Broker
 from tests.cloud import Cloud
+from tests.containers.conftest import Image
+from tests.containers.conftest import image as image  # a fixture
 from tests.deploy.sites import make
 from tests.engine import NAME, Engine
 from tests.processor import until
@@ -151,13 +154,22 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def built(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image of the processor with the pipeline, as `edge image build` makes it."""
-    definition = tmp_path_factory.mktemp("pipelines") / "press.yaml"
-    definition.write_text(PIPELINE)
-    wanted = image.Wanted(f"{NAME}standby:1", [definition], base=engine.base(), slim=True)
-    (made,) = image.build(Builder(engine.client), wanted, print)
-    return made.tag
+def built(engine: Engine, image: Image) -> str:
+    """The image under test, with the pipeline of these tests in it."""
+    files = {
+        "Dockerfile": f"FROM {image.tag}\nCOPY press.yaml /pipelines/\n",
+        "press.yaml": PIPELINE,
+    }
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as packed:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), 0o644
+            packed.addfile(member, io.BytesIO(text.encode()))
+    context.seek(0)
+    tag = f"{NAME}standby:1"
+    engine.client.images.build(fileobj=context, custom_context=True, tag=tag, rm=True)
+    return tag
 
 
 @pytest.fixture
