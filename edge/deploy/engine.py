@@ -1,5 +1,7 @@
 """The Docker engine of this machine, in the few words that images and tasks need."""
 
+import contextlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,12 +86,13 @@ class Engine:
         """Build the Dockerfile of `folder`, which needs no network."""
         from docker.errors import DockerException
 
+        stage = secrets.token_hex(8)
         try:
             said = self.client.api.build(
                 path=str(folder),
                 tag=tag,
                 platform=platform,
-                buildargs=dict(arguments),
+                buildargs={**arguments, "STAGE": stage},
                 rm=True,
                 forcerm=True,
                 network_mode="none",
@@ -100,7 +103,17 @@ class Engine:
             history = list(reversed(self.client.api.history(found.id)))
         except DockerException as error:
             raise EdgeError(f"docker: {tag} cannot be built, {_reason(error)}") from error
+        finally:
+            self._sweep(f"edge.stage={stage}")
         return BuiltImage(found.id, history)
+
+    def _sweep(self, label: str) -> None:
+        """Remove the images of stages, each as large as what was copied from it."""
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException):
+            for image in self.client.images.list(filters={"label": label, "dangling": True}):
+                self.client.images.remove(image.id)
 
     def push(self, tag: str) -> str:
         """Send an image to its registry; `name@sha256:...`."""

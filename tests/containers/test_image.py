@@ -13,6 +13,11 @@ def test_the_digest_is_that_of_the_engine(engine: Engine, image: Image) -> None:
     assert engine.client.images.get(image.tag).id == image.said["digest"]
 
 
+def test_a_build_leaves_the_image_and_nothing_else(engine: Engine, image: Image) -> None:
+    stages = engine.client.images.list(filters={"label": "edge.stage", "dangling": True})
+    assert stages == []
+
+
 def test_the_process_gets_sigterm_itself_and_is_not_root(engine: Engine, image: Image) -> None:
     config = engine.client.images.get(image.tag).attrs["Config"]
     assert config["Entrypoint"] == ["python3", "-m", "edge"]
