@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import Edge
 from tests.cli.conftest import edge as edge  # a fixture
 from tests.deploy.aws import Aws
+from tests.deploy.policy import asked, granted
 from tests.deploy.sites import PIPELINE, SITE, write
 from tests.deploy.test_apply import ELSEWHERE
 from tests.deploy.test_site import WRONG
@@ -101,30 +102,6 @@ def test_a_plan_with_something_missing_says_so_and_fails(aws: Aws, edge: Edge, f
     assert "queue plant-alarms: is not there; make it, or add `queues` to `create`" in done.err
 
 
-# The permission that a call takes where it is not called like the operation.
-PERMISSIONS = {
-    "DeleteBucket": ["s3:DeleteBucket"],
-    "DeleteObjects": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
-    "GetBucketEncryption": ["s3:GetEncryptionConfiguration"],
-    "GetBucketLifecycleConfiguration": ["s3:GetLifecycleConfiguration"],
-    "GetCallerIdentity": [],
-    "GetPublicAccessBlock": ["s3:GetBucketPublicAccessBlock"],
-    "HeadBucket": ["s3:ListBucket"],
-    "ListObjectVersions": ["s3:ListBucketVersions"],
-    "PutBucketEncryption": ["s3:PutEncryptionConfiguration"],
-    "PutBucketLifecycleConfiguration": ["s3:PutLifecycleConfiguration"],
-    "PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
-    # What tags or roles in the request take besides.
-    "CreateBucket": ["s3:CreateBucket", "s3:TagResource"],
-    "CreateLogGroup": ["logs:CreateLogGroup", "logs:TagResource"],
-    "CreateQueue": ["sqs:CreateQueue", "sqs:TagQueue"],
-    "CreateRepository": ["ecr:CreateRepository", "ecr:TagResource"],
-    "CreateRole": ["iam:CreateRole", "iam:TagRole"],
-    "CreateService": ["ecs:CreateService", "ecs:TagResource", "iam:CreateServiceLinkedRole"],
-    "RegisterTaskDefinition": ["ecs:RegisterTaskDefinition", "ecs:TagResource", "iam:PassRole"],
-}
-
-
 def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     aws: Aws, edge: Edge, tmp_path: Path
 ) -> None:
@@ -148,16 +125,7 @@ def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     aws.cloud.client("s3").put_object(Bucket="plant-lake", Key="a", Body=b"a")
     assert edge("deploy", "destroy", file, "--yes", "--data").code == 0
 
-    asked = {
-        action
-        for call in aws.calls
-        for action in PERMISSIONS.get(call.operation, [f"{call.service}:{call.operation}"])
-    }
-    text = Path("docs/deploy.md").read_text().partition("<!-- policy -->\n```json\n")[2]
-    policy = json.loads(text.partition("```")[0])
-    allowed = [statement["Action"] for statement in policy["Statement"]]
-    granted = {each for found in allowed for each in ([found] if isinstance(found, str) else found)}
-    assert granted == asked
+    assert granted("docs/deploy.md") == asked(aws)
 
 
 def drift(aws: Aws) -> None:

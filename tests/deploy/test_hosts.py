@@ -14,11 +14,16 @@ import pytest
 
 from edge.deploy import activation, hosts
 from edge.deploy.activation import Activation, Wanted
+from edge.deploy.roles import Home
 from edge.deploy.script import packed
+from edge.deploy.site import load_site
+from edge.deploy.task import task_definition
+from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError, DeployFailed
 from tests.cli.conftest import Edge
 from tests.cli.conftest import edge as edge  # a fixture
 from tests.deploy.aws import Aws
+from tests.deploy.policy import asked, granted
 from tests.deploy.sites import make, write
 from tests.deploy.ssm import CODE, SEEN, Machines
 
@@ -218,6 +223,26 @@ def test_a_host_is_found_by_what_it_is_called_or_all_are_named(
     assert hosts.find(account, MACHINE) == hosts.find(account, "gw-1")
     with pytest.raises(DefinitionError, match=rf"has no host 'x'; take one of: gw-1 \({MACHINE}\)"):
         hosts.find(account, "x")
+
+
+def test_the_policy_of_the_user_of_hosts_is_exactly_what_is_asked(
+    aws: Aws, machines: Machines, edge: Edge, tmp_path: Path
+) -> None:
+    file = write(tmp_path)
+    aws.register_host("other")  # so that the cluster of the site is made
+    machines.known = {MACHINE}
+    assert edge("host", "activate", file).code == 0
+    host = aws.register_host("plants", 1, site="osaka", replica="gw-1")
+    workload = load_workload(load_site(file, {}))
+    definition = task_definition(workload, "gw-1", Home("aws", "eu-west-1", "123456789012"))
+    aws.cloud.client("ecs").register_task_definition(**definition)
+    aws.run_task("edge-osaka-gw-1", container_instance_arn=host.container_instance_arn)
+    assert edge("host", "list", file).code == 0
+    assert edge("host", "drain", file, "gw-1").code == 0
+    assert edge("host", "drain", file, "gw-1", "--undo").code == 0
+    assert edge("host", "standby", file, "--replica", "gw-1").code == 0
+    assert edge("host", "remove", file, "gw-1", "--yes").code == 0
+    assert granted("docs/hosts.md") == asked(aws)
 
 
 class Root:
