@@ -15,6 +15,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "qos1": flood.qos1,
     "window": flood.window,
     "rejects": flood.rejects,
+    "tap": flood.tap,
     "steady": steady.steady_load,
     "devices": steady.devices,
     "idle": steady.idle,

@@ -13,6 +13,7 @@ from benchmarks.outbox import Outbox
 from benchmarks.processes import Process
 from benchmarks.readings import PAYLOAD
 from benchmarks.subscribers import TOPICS
+from edge.tap import MOST_RATE, SOCKET
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
 """What the buckets here take from everybody."""
@@ -46,6 +47,21 @@ Consumer = Callable[[Task], Running]
 def edge(task: Task) -> Running:
     """The product: record checks, filter, derive, durable outbox, link to a bucket that is away."""
     return start_edge(Definition("bench", task.broker.port, task.qos), task.folder)
+
+
+def tapped(task: Task) -> Running:
+    """The product while somebody looks at what goes to the bucket, as fast as may be."""
+    running = edge(task)
+    folder = task.folder / "bench"
+    running.process.until((folder / SOCKET).exists, 60)
+    tap = edge_process(task.folder, "tap", str(folder), "sink:lake", "--rate", str(MOST_RATE))
+    tap.until(lambda: b"looking at" in tap.errors.read_bytes(), 60)
+
+    def close() -> None:
+        running.close()
+        tap.stop()
+
+    return running._replace(close=close)
 
 
 def start_edge(definition: Definition, folder: Path, *arguments: str) -> Running:

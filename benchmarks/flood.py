@@ -7,7 +7,16 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from benchmarks.broker import FLOOD, WINDOW, Broker, Configuration
-from benchmarks.consumers import Consumer, Running, Task, edge, hand_written, mosquitto_sub, null
+from benchmarks.consumers import (
+    Consumer,
+    Running,
+    Task,
+    edge,
+    hand_written,
+    mosquitto_sub,
+    null,
+    tapped,
+)
 from benchmarks.plan import Plan, Rounds, interleave
 from benchmarks.processes import Failed
 from benchmarks.publisher import Packets, flooding, packets
@@ -74,6 +83,14 @@ def rejects(plan: Plan) -> list[Row]:
     row = _Rows("rejects", FLOOD, found)
     bar = Bar("at least", 0.5, "ratio")
     return [row.rate("edge, all good", bar), row.cpu("edge, all good", None)]
+
+
+def tap(plan: Plan) -> list[Row]:
+    """QoS 0, somebody looks at 1,000 rows a second: what that costs the processor."""
+    contenders = {"edge, unseen": edge, "edge": tapped}
+    row = _Rows("tap", FLOOD, _compete(plan, FLOOD, contenders, qos=0))
+    bar = Bar("at most", 1.05, "ratio")
+    return [row.cpu("edge, unseen", bar), row.rate("edge, unseen", None)]
 
 
 class _Rows(NamedTuple):

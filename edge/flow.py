@@ -14,6 +14,7 @@ from edge.expression import rows_where
 from edge.operators import Operator
 from edge.outbox.model import Kept, Loss, NewEntry, Reject, Remembered
 from edge.pipeline import Bound
+from edge.tap import Tap
 
 log = logging.getLogger("edge.flow")
 
@@ -74,8 +75,11 @@ def _nothing() -> Outcome:
 class Flow:
     """The operators of one pipeline and what they remember. Used by one thread at a time."""
 
-    def __init__(self, bound: Bound, wants_whole: Callable[[str], bool]) -> None:
+    def __init__(
+        self, bound: Bound, wants_whole: Callable[[str], bool], tap: Tap | None = None
+    ) -> None:
         """wants_whole tells for which names the log of changes has grown too long."""
+        self._tap = tap or Tap(bound.pipeline)
         rejected = bound.pipeline.rejected
         self._common = [
             Step(f"common/{stage.name}", stage.operator, stage.shape) for stage in bound.common
@@ -193,7 +197,8 @@ class Flow:
     def _rows(self, frame: pl.DataFrame, moment: Moment) -> Outcome:
         outcome = _nothing()
         beside: dict[str, list[pl.DataFrame]] = {}
-        rows = _run(self._common, frame, moment, outcome, beside)
+        self._tap.see("source", frame)
+        rows = _run(self._common, frame, moment, outcome, beside, self._tap)
         packed: dict[tuple[str, ...], bytes] = {}
         for lane in self._lanes:
             self._deliver(lane, rows, moment, outcome, beside, packed)
@@ -212,12 +217,15 @@ class Flow:
         packed: dict[tuple[str, ...], bytes] | None = None,
     ) -> None:
         """Append the rows of one lane; what goes to several lanes as it is, is packed once."""
-        result = _run(lane.steps, rows, moment, outcome, beside)
+        result = _run(lane.steps, rows, moment, outcome, beside, self._tap)
         if lane.when is not None and result.height:
             result = _condition(f"{lane.sink}/when", lane.when, result, outcome.counts)
+            self._tap.see(f"{lane.sink}/when", result)
         if not result.height:
             return
         drop = tuple(lane.drop)
+        if self._tap.wants(stage := f"sink:{lane.sink}"):
+            self._tap.see(stage, _without(result, drop))
         packed = {} if packed is None else packed
         body = packed.get(drop) if result is rows else None
         if body is None:
@@ -272,6 +280,7 @@ def _run(
     moment: Moment,
     outcome: Outcome,
     beside: dict[str, list[pl.DataFrame]],
+    tap: Tap,
 ) -> pl.DataFrame:
     """Rows through operators, one after the other; `beside` gets what they have for other sinks."""
     counts = outcome.counts
@@ -287,6 +296,7 @@ def _run(
             for sink, rows in more.rows.items():
                 beside.setdefault(sink, []).append(rows)
             outcome.losses.extend(Loss(name, kind, n, 0, why) for kind, n, why in more.losses)
+        tap.see(name, frame)
     return frame
 
 

@@ -71,7 +71,8 @@ async def _run_one(runner: Runner, stop: asyncio.Event, once: bool) -> None:
     try:
         await runner.open(stop)
         try:
-            await runner.run(stop, once)
+            async with runner.tap:
+                await runner.run(stop, once)
         finally:
             await runner.close()
     except OutboxLocked as locked:

@@ -10,6 +10,7 @@ from edge.clock import Clock
 from edge.errors import TooManyFailures
 from edge.outbox.model import Reject
 from edge.pipeline.binding import REJECTED_COLUMNS
+from edge.tap import REJECTED, Tap
 
 log = logging.getLogger("edge.rejected")
 
@@ -26,6 +27,12 @@ def as_rows(rejects: Sequence[Reject], now: int) -> pl.DataFrame:
         "payload": [reject.payload.decode(errors="backslashreplace") for reject in rejects],
     }
     return pl.DataFrame(columns).cast(REJECTED_COLUMNS)
+
+
+def show(tap: Tap, rejects: Sequence[Reject], now: int) -> None:
+    """Let those who look at what is rejected see it, each with its reason."""
+    if rejects and tap.wants(REJECTED):
+        tap.see(REJECTED, as_rows(rejects, now))
 
 
 class RejectedLog:

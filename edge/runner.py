@@ -17,8 +17,9 @@ from edge.outbox import Outbox
 from edge.outbox.model import Commit, Remembered
 from edge.pipeline import Pipeline
 from edge.pipeline.binding import kind_of
-from edge.rejected import Failures, RejectedLog, as_rows
+from edge.rejected import Failures, RejectedLog, as_rows, show
 from edge.sources import Arrival, nothing
+from edge.tap import Tap
 
 log = logging.getLogger("edge.runner")
 
@@ -55,6 +56,7 @@ class Runner:
         self._progressed = self._clock.steady()
         self._ended = False
         self._flow: Flow | None = None
+        self.tap = Tap(pipeline)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
@@ -219,6 +221,7 @@ class Runner:
             await self._process_rejects(arrival, outcome)
         outcome.counts.update({(_SOURCE, name): rows for name, rows in arrival.counts().items()})
         outcome.rejects.extend(arrival.rejects)
+        show(self.tap, outcome.rejects, self._clock.now())
         whole = self._source_changed or self.outbox.wants_whole(_SOURCE)
         body = self._source.snapshot(whole)
         if body is not None:
@@ -284,7 +287,7 @@ class Runner:
         if self.bound.source_columns is None and frame.height:
             self.bound.bind_columns(frame.schema)
         restored = await self.outbox.call("restore")
-        flow = Flow(self.bound, self.outbox.wants_whole)
+        flow = Flow(self.bound, self.outbox.wants_whole, self.tap)
         await asyncio.to_thread(flow.restore, restored.memory)
         if self.bound.source_columns is not None:
             self._flow = flow
@@ -305,14 +308,8 @@ class Runner:
 
     async def _commit(self, outcome: Outcome, position: bytes | None) -> None:
         """Until it is durable: waits for room where the policy is to block, and for the disk."""
-        commit = Commit(
-            outcome.entries,
-            position,
-            outcome.memory,
-            outcome.counts,
-            outcome.rejects,
-            outcome.losses,
-        )
+        entries, counts, memory, losses, rejects = outcome
+        commit = Commit(entries, position, memory, counts, rejects, losses)
         pause, waiting = 0.1, False
         while True:
             began = self._clock.steady()
@@ -333,7 +330,7 @@ class Runner:
             log.info("outbox %s: has room again, intake goes on", self._folder)
         if self.observation is not None:
             self.observation.committed(commit, self._clock.steady() - began)
-        for name in {entry.sink for entry in outcome.entries}:
+        for name in {entry.sink for entry in entries}:
             self.links[name].appended()
 
     async def _end(self) -> None:

@@ -27,6 +27,7 @@ LAYERS = [
     {"process"},
     {"runner", "examples", "dashboard", "deploy", "project"},
     {"flow", "rejected"},
+    {"tap"},
     {"pipeline", "link"},
     {"sources", "operators", "sinks"},
     {"table"},

@@ -20,6 +20,7 @@ from edge.cli import (
     parts,
     processor,
     status,
+    tap,
 )
 from edge.cli.screen import WRONG, Commands, complain, put
 
@@ -43,7 +44,19 @@ def application(styled: bool = False) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_edge)
-    for group in (processor, definition, examples, parts, status, outbox, new, image, deploy, host):
+    for group in (
+        processor,
+        definition,
+        examples,
+        parts,
+        status,
+        tap,
+        outbox,
+        new,
+        image,
+        deploy,
+        host,
+    ):
         group.add_to(app)
     return app
 
