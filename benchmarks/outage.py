@@ -101,7 +101,7 @@ def _buffering(folder: Path, count: int, pad: int, roll: str) -> Iterator[Proces
     definition = Definition(NAME, 1, 1, roll=roll, max_size="4GiB").write(folder)
     command = [sys.executable, "-c", _CHILD, str(definition), str(count), str(pad)]
     root = str(Path(__file__).parent.parent)
-    env = {"PYTHONPATH": root, "EDGE_STATE_DIR": str(folder), **SECRETS}
+    env = {"PYTHONPATH": root, "EDGE_STATE_DIR": str(folder), "POLARS_MAX_THREADS": "1", **SECRETS}
     with Process("simulated", command, folder, env) as process:
         yield process
         if code := process.stop():

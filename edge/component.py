@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import re
 import threading
@@ -199,26 +200,38 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **options: _P.kwargs
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
+    whole = functools.partial(work, *args, **options)
+    threading.Thread(target=_work, args=(whole, done, loop), name="edge-work", daemon=True).start()
+    try:
+        return await done
+    finally:
+        # An error holds the frames it came through. Were it held by one of them, what the work had
+        # in hand, such as a parcel's bytes, would stay until Python looks for rings among its
+        # oldest objects: less than once a day.
+        del done
 
-    def settle(error: BaseException | None, result: Any) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
 
-    def run() -> None:
-        error, result = None, None
-        try:
-            result = work(*args, **options)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, error, result)
+def _work(
+    work: Callable[[], _T], done: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop
+) -> None:
+    error: BaseException | None = None
+    result: Any = None
+    try:
+        result = work()
+    except BaseException as raised:
+        error = raised
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_settle, done, error, result)
+    del work, done, error  # as in `in_thread`
 
-    threading.Thread(target=run, name="edge-work", daemon=True).start()
-    return await done
+
+def _settle(done: "asyncio.Future[_T]", error: BaseException | None, result: Any) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)
 
 
 class Stream(NamedTuple):

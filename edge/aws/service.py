@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr
 
+from edge.aws.frames import let_go, let_go_of_try
 from edge.aws.verdict import WebPage, rejects_credentials
 from edge.component import Component, in_thread
 
@@ -46,7 +47,11 @@ class AwsService(Component):
 
     async def call(self, function: Callable[[Any], T]) -> T:
         """`function(client)` in a thread; raises what boto3 raises, also for making the client."""
-        return await in_thread(lambda: self._with_client(function))
+        try:
+            return await in_thread(lambda: self._with_client(function))
+        except Exception as error:
+            let_go(error)
+            raise
 
     async def close(self) -> None:
         """Release the connections."""
@@ -167,6 +172,7 @@ def _watch(session: Any) -> None:
     for service in ("s3", "sqs", "sts"):
         # Before botocore: it follows the redirect of a portal until the stack ends.
         session.events.register_first(f"needs-retry.{service}", _check_who_answers)
+        session.events.register(f"needs-retry.{service}", let_go_of_try)
 
 
 def _assume(source: Any, role_arn: str) -> Any:

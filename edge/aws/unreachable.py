@@ -68,9 +68,9 @@ def _proxy(known: dict[str, object]) -> Reason:
 
 
 def _tls(error: Exception, place: str) -> Reason:
-    causes = list(_causes(error))
-    found = next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None)
-    other_name = any(isinstance(each, _other_name()) for each in causes)
+    known = list(causes(error))
+    found = next((each for each in known if isinstance(each, ssl.SSLCertVerificationError)), None)
+    other_name = any(isinstance(each, _other_name()) for each in known)
     if other_name or (found and found.verify_code in _OTHER_NAMES):
         return Reason(f"{place} shows the certificate of somebody else", _BETWEEN)
     if found is None:
@@ -98,8 +98,8 @@ def _other_name() -> type[Exception]:
 
 
 def _no_connection(error: Exception, place: str) -> Reason:
-    number = next((e.errno for e in _causes(error) if isinstance(e, OSError) and e.errno), None)
-    if any(isinstance(each, gaierror) for each in _causes(error)):
+    number = next((e.errno for e in causes(error) if isinstance(e, OSError) and e.errno), None)
+    if any(isinstance(each, gaierror) for each in causes(error)):
         return Reason(
             f"the name {place} is not found", "check the network, its name server and endpoint_url"
         )
@@ -110,7 +110,7 @@ def _no_connection(error: Exception, place: str) -> Reason:
     return Reason(f"{place} cannot be connected to", "check the network")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and all that led to it: botocore and urllib3 wrap one into the other."""
     waiting: list[object] = [error]
     seen: set[int] = set()

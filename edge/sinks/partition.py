@@ -78,7 +78,7 @@ class Partitioned(Sink):
             try:
                 part: Receipt | LinkDown = await self._send_one(parcel)
             except LinkDown as error:
-                part = error
+                part = LinkDown(str(error))  # that one holds this frame, and so the parcel
             parts.append(part)
             settled = isinstance(part, Receipt) and (part.delivered or part.refused)
             if self._ordered and not settled:

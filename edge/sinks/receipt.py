@@ -26,7 +26,7 @@ def join(parts: Iterable[Receipt | BaseException]) -> Receipt:
     refused: dict[int, str] = {}
     rekey: list[int] = []
     problems: list[str] = []
-    down: LinkDown | None = None
+    down = ""
     for part in parts:
         if isinstance(part, Receipt):
             delivered += part.delivered
@@ -34,11 +34,11 @@ def join(parts: Iterable[Receipt | BaseException]) -> Receipt:
             rekey += part.rekey
             problems += [part.problem] if part.problem else []
         elif isinstance(part, LinkDown):
-            down = part
+            down = str(part)
         else:
             raise part
-    if down is not None:
+    if down:
         if not (delivered or refused or rekey):
-            raise down
-        problems.append(str(down))
+            raise LinkDown(down)
+        problems.append(down)
     return Receipt(tuple(delivered), refused, tuple(rekey), problems[0] if problems else None)

@@ -161,7 +161,7 @@ class SqsSink(AwsService, Sink):
             try:
                 part = await (self._send_batch(batch) if batch else self._send_large(rest[0]))
             except LinkDown as error:
-                parts.append(error)
+                parts.append(LinkDown(str(error)))  # that one holds this frame, and so the parcels
                 break
             parts.append(part)
             settled = {*part.delivered, *part.refused}
