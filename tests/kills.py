@@ -209,7 +209,7 @@ def run_mqtt(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
         source = f"source: {{mqtt: {{url: 'mqtt://127.0.0.1:{broker.port}', topics: 'p/+'}}}}"
         proxy = stack.enter_context(_furnished(folder, cloud, source, 0.0))
         processor = Processor(folder / "killed.yaml")
-        with processor.running(b": connected to"):
+        with processor.running(b"connected to mqtt"):
             pass  # the broker keeps a session for it from now on
         publisher = threading.Thread(target=_publish, args=(broker.port, given, kills * 0.8))
         with flapping(proxy, chance):

@@ -255,7 +255,7 @@ class Soak:
 
     def play(self) -> Verdict:
         """All of the plan, then the drain."""
-        self._start(b": connected to")  # the broker keeps a session for it from now on
+        self._start(b"connected to mqtt")  # the broker keeps a session for it from now on
         self._publisher.start()
         begin = time.monotonic()
         for step in self._plan.steps:

@@ -69,9 +69,9 @@ class Site:
 
     def start(self) -> None:
         """Start it, and wait until it is subscribed at the broker."""
-        said = self.said().count(": connected to")
+        said = self.said().count("connected to mqtt")
         self.container.start()
-        until(lambda: self.said().count(": connected to") > said, 60)
+        until(lambda: self.said().count("connected to mqtt") > said, 60)
 
     def said(self) -> str:
         return str(self.container.logs().decode())
