@@ -6,12 +6,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge.codec import Record as Record
     from edge.operators import Operator as Operator
+    from edge.operators.cast import Cast as Cast
+    from edge.operators.compress import Compress as Compress
+    from edge.operators.deadband import Deadband as Deadband
+    from edge.operators.dedupe import Dedupe as Dedupe
+    from edge.operators.derive import Derive as Derive
+    from edge.operators.drop import Drop as Drop
+    from edge.operators.filter import Filter as Filter
+    from edge.operators.join import Join as Join
+    from edge.operators.lookup import Lookup as Lookup
+    from edge.operators.python import Python as Python
+    from edge.operators.rename import Rename as Rename
+    from edge.operators.sample import Sample as Sample
+    from edge.operators.select import Select as Select
+    from edge.operators.window import Window as Window
     from edge.pipeline import Branch as Branch
     from edge.pipeline import Named as Named
     from edge.pipeline import Pipeline as Pipeline
     from edge.pipeline import load as load
+    from edge.pipeline import loads as loads
+    from edge.pipeline.preview import Preview as Preview
     from edge.sinks import Sink as Sink
+    from edge.sinks.console import ConsoleSink as ConsoleSink
+    from edge.sinks.file import FileSink as FileSink
+    from edge.sinks.mqtt import MqttSink as MqttSink
+    from edge.sinks.s3 import S3Sink as S3Sink
+    from edge.sinks.sqs import SqsSink as SqsSink
     from edge.sources import Source as Source
+    from edge.sources.dataset import DatasetSource as DatasetSource
+    from edge.sources.mqtt import MqttSource as MqttSource
+    from edge.sources.sqs import SqsSource as SqsSource
 
 __version__ = "0.1.0"
 
@@ -20,6 +44,8 @@ _HOMES = {
     "Branch": "edge.pipeline",
     "Named": "edge.pipeline",
     "load": "edge.pipeline",
+    "loads": "edge.pipeline",
+    "Preview": "edge.pipeline.preview",
     "Record": "edge.codec",
     "Source": "edge.sources",
     "Operator": "edge.operators",

@@ -226,6 +226,19 @@ def test_what_is_heavy_is_imported_when_it_is_needed() -> None:
     assert not {"boto3", "paho", "moto"} & loaded_by("edge.runner")
 
 
+def test_editors_and_type_checkers_know_every_public_name() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    [block] = [node for node in tree.body if is_typing_only(node)]
+    named = {
+        alias.name
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    edge = importlib.import_module("edge")
+    assert named == {*edge._HOMES, *(kind.find(name).__name__ for kind, name in PARTS)}
+
+
 def test_the_public_names_are_there() -> None:
     edge = importlib.import_module("edge")
     for name in ("Pipeline", "Source", "Operator", "Sink", "run", "Branch", "load", "Record"):

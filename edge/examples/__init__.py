@@ -10,11 +10,11 @@ from edge.clock import Clock
 from edge.codec import rows_as_json, unpack
 from edge.errors import DefinitionError
 from edge.examples.compare import Difference, compare
-from edge.examples.given import Giver, as_row
 from edge.examples.steps import Failure, play
 from edge.flow import Flow, Moment
 from edge.pipeline import Pipeline
 from edge.pipeline.example import REJECTED, Example
+from edge.pipeline.given import Giver, as_row
 
 __all__ = ["Difference", "Result", "run_example", "run_examples"]
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-Rows = Sequence[Mapping[str, Any]]
+from edge.pipeline.given import Rows, as_moment
+
 Tolerance = float | Mapping[str, float]
 
 _CLOSE = 1e-9
@@ -88,12 +88,3 @@ def _alike(name: str, expected: Any, found: Any, tolerance: Tolerance) -> bool:
         moment = as_moment(expected)
         return moment is not None and moment == as_moment(found)
     return bool(expected == found)
-
-
-def as_moment(text: Any) -> datetime | None:
-    """The time that a text says, in UTC where it names no zone; None if it says none."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

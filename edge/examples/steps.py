@@ -15,12 +15,12 @@ from edge.clock import Clock
 from edge.codec import Record, rows_as_json
 from edge.component import Size, Stream
 from edge.errors import DefinitionError, LinkDown
-from edge.examples.compare import Difference, Rows, compare
-from edge.examples.given import Given, Giver, as_row
+from edge.examples.compare import Difference, compare
 from edge.outbox.inspection import books
 from edge.outbox.model import Parcel
 from edge.pipeline import Bound, Branch, Pipeline
 from edge.pipeline.example import REJECTED, Step
+from edge.pipeline.given import Given, Giver, Rows, as_row
 from edge.pipeline.model import LinkOptions, RollOptions
 from edge.runner import UPKEEP, Runner
 from edge.sinks import Encoded, Receipt, Sink, split_id

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,12 @@ from edge.pipeline.example import Example, faults_of
 from edge.pipeline.options import Options
 from edge.sinks import Order, Roll, Sink
 from edge.sources import Batch, Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from edge.pipeline.given import Rows
+    from edge.pipeline.preview import Preview
 
 Acknowledge = Literal["committed", "delivered"]
 
@@ -245,3 +251,13 @@ class Pipeline(Options):
         Binds the pipeline's own parts. Raises DefinitionError with all faults found.
         """
         return Bound(self, clock)
+
+    def preview(self, rows: "pl.DataFrame | Rows") -> "Preview":
+        """The frame after every operator, for notebooks: `pipeline.preview(frame)["lake"]`.
+
+        rows: a frame, or mappings as payloads are; both go through the record's checks. Opens
+        nothing, remembers nothing. Raises DefinitionError, and what operators raise.
+        """
+        from edge.pipeline.preview import preview
+
+        return preview(self, rows)

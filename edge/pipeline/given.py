@@ -1,16 +1,17 @@
-"""The rows that a test gives, as its source would hand them over."""
+"""Rows of a test or a preview, as the source of the pipeline would hand them over."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
 import polars as pl
 
-from edge.codec import TIMESTAMP, Record
-from edge.examples.compare import Rows, as_moment
+from edge.codec import TIMESTAMP, Decoded, Record
 from edge.outbox.model import Reject
 from edge.pipeline.binding import RECEIVED
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Given(NamedTuple):
@@ -39,17 +40,41 @@ class Giver:
         """now: when they arrive, unless a row says so itself."""
         payloads = [_payload(self._record, row, (*self._captured, RECEIVED)) for row in rows]
         decoded = self._decoder.decode(payloads)
-        origin = range(len(rows)) if decoded.origin is None else decoded.origin.to_list()
-        others = [
-            pl.Series(name, [rows[index].get(name) for index in origin], pl.String())
+        beside = {name: [row.get(name) for row in rows] for name in self._captured}
+        arrived = [as_moment(row.get(RECEIVED)) or now for row in rows]
+        rejects = [Reject(reason, payloads[index]) for index, reason in decoded.rejects]
+        return self._whole(decoded, {**beside, RECEIVED: arrived}, rejects)
+
+    def give_frame(self, frame: pl.DataFrame, now: datetime) -> Given:
+        """As `give`, of columns that have types already, judged as those of Parquet are."""
+        decoded = self._decoder.decode_frame(frame)
+        none = [None] * frame.height
+        beside = {
+            name: frame[name].to_list() if name in frame.columns else none
             for name in self._captured
-            if name not in decoded.frame.columns
+        }
+        arrived = frame[RECEIVED].to_list() if RECEIVED in frame.columns else [now] * frame.height
+        rejects = [
+            Reject(reason, str(frame.row(index, named=True)).encode())
+            for index, reason in decoded.rejects
         ]
-        arrived = [as_moment(rows[index].get(RECEIVED)) or now for index in origin]
-        frame = decoded.frame.hstack([*others, pl.Series(RECEIVED, arrived, TIMESTAMP)])
+        return self._whole(decoded, {**beside, RECEIVED: arrived}, rejects)
+
+    def _whole(
+        self, decoded: Decoded, beside: Mapping[str, list[Any]], rejects: Sequence[Reject]
+    ) -> Given:
+        """Rows with what does not come from their payload, which is by payload."""
+        frame = decoded.frame
+        names = [name for name in beside if name not in frame.columns]
+        others = pl.DataFrame(
+            {name: beside[name] for name in names},
+            schema={name: TIMESTAMP if name == RECEIVED else pl.String() for name in names},
+        )
+        if decoded.origin is not None:
+            others = others[decoded.origin]
+        frame = frame.hstack(others)
         if self._columns is not None:
             frame = frame.select(self._columns.names())
-        rejects = [Reject(reason, payloads[index]) for index, reason in decoded.rejects]
         return Given(frame, rejects, frame.height + len(rejects))
 
 
@@ -69,3 +94,12 @@ def _as_json(record: Record) -> Record:
     if record.format != "csv":
         return record
     return Record(**{**dict(record), "format": "json", "header": None})
+
+
+def as_moment(text: Any) -> datetime | None:
+    """The time that a text says, in UTC where it names no zone; None if it says none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
