@@ -1,4 +1,4 @@
-"""Commands that bring a site to AWS: deploy plan, apply, status, logs, destroy."""
+"""Commands that bring a site to where it runs: deploy plan, apply, status, logs, destroy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edge.cli import local
 from edge.cli.screen import (
     FAILED,
     Commands,
@@ -46,7 +47,7 @@ _STYLES = {
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     group = typer.Typer(
-        cls=Commands, no_args_is_help=True, help="Bring a site to AWS and look after it."
+        cls=Commands, no_args_is_help=True, help="Bring a site to where it runs and look after it."
     )
     for command in (plan, apply, status, logs, destroy):
         group.command()(command)
@@ -69,6 +70,9 @@ def plan(
     from edge.deploy.plan import make_plan
 
     account, workload = _prepare(site, profile)
+    if account.site.target == "docker":
+        local.plan(workload, profile, as_json)
+        return
     if account.site.target == "kubernetes":
         _put_manifests(workload, as_json, out)
         return
@@ -91,7 +95,7 @@ def apply(
         str, typer.Option(help="How long to wait for the hosts; 0s: not at all.")
     ] = "10m",
 ) -> None:
-    """Make AWS what the site file says, and wait for the hosts.
+    """Make AWS, or this engine, what the site file says, and wait for the hosts.
 
     Cut off anywhere, it goes on where it stopped when it is run again. Hosts that are offline are
     told and get it later; exits with 1 where new tasks crash, and puts back what ran before.
@@ -101,6 +105,9 @@ def apply(
 
     patience = _seconds(wait)
     account, workload = _prepare(site, profile)
+    if account.site.target == "docker":
+        local.apply(workload, profile, patience)
+        return
     _leave_to_kubectl(account.site, "kubectl apply -f DIR")
     stock = make(account, workload, _tell_change)
     if not patience:
@@ -118,6 +125,9 @@ def status(site: Site, profile: Profile = None, as_json: Json = False) -> None:
     from edge.deploy.site import load_site
 
     loaded = load_site(site)
+    if loaded.target == "docker":
+        local.status(_prepare(site, profile)[1], as_json)
+        return
     _leave_to_kubectl(loaded, "kubectl {names} get pods -l edge.site={site} -o wide")
     rows = report(Account(loaded, profile))
     if as_json:
@@ -133,7 +143,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
     profile: Profile = None,
 ) -> None:
-    """Print the log from CloudWatch, each line behind its replica."""
+    """Print the log from CloudWatch or the engine, each line behind its replica."""
     import time
 
     from edge.deploy.account import Account
@@ -142,8 +152,12 @@ def logs(
 
     account = Account(load_site(site), profile)
     _leave_to_kubectl(account.site, "kubectl {names} logs -l edge.site={site} --prefix --since 1h")
+    start = time.time() - _seconds(since)
     try:
-        for line in events(account, replica, time.time() - _seconds(since), follow):
+        if account.site.target == "docker":
+            local.logs(_prepare(site, profile)[1], replica, start, follow)
+            return
+        for line in events(account, replica, start, follow):
             put(printable(line.rstrip("\n")))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
@@ -158,7 +172,7 @@ def destroy(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     profile: Profile = None,
 ) -> None:
-    """Remove from AWS what was made for the site; data stays unless `--data` is given.
+    """Remove what was made for the site; data stays unless `--data` is given.
 
     Tasks are stopped in order. What hosts have not delivered stays on their disks.
     """
@@ -166,6 +180,9 @@ def destroy(
     from edge.deploy.plan import stock_of
 
     account, workload = _prepare(site, profile)
+    if account.site.target == "docker":
+        local.destroy(workload, data, yes)
+        return
     _leave_to_kubectl(account.site, "kubectl delete -f DIR")
     home = account.home
     if not yes:

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,18 @@ class Engine:
             )
         return BaseImage(found.attrs["Size"], found.attrs["Config"].get("Env") or [])
 
+    def pull(self, name: str, platform: str | None = None) -> str:
+        """Get an image from its registry; its id."""
+        from docker.errors import DockerException
+
+        try:
+            return str(self.client.images.pull(name, platform=platform).id)
+        except DockerException as error:
+            raise EdgeError(
+                f"docker: {name} is not here and cannot be pulled, {_reason(error)}; build it with"
+                f" `edge image build pipelines --tag {name}`"
+            ) from error
+
     def ask(self, name: str, platform: str, command: Sequence[str]) -> str | None:
         """What a program in the image prints; None if it cannot run here."""
         from docker.errors import DockerException
@@ -125,6 +138,17 @@ class Engine:
         except DockerException as error:
             raise EdgeError(f"docker: {tag} cannot be pushed, {_reason(error)}") from error
         return str(digests[0])
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Errors of the engine as EdgeError, with what they are about."""
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except DockerException as error:
+        raise EdgeError(f"docker: {what}: {_reason(error)}") from error
 
 
 def _follow(said: Iterator[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from edge.deploy.kubernetes import rules
+from edge.deploy.local import rules as local
 from edge.deploy.site import Site
 from edge.deploy.task import FARGATE_STOP, sized
 from edge.deploy.workload import Workload, is_loopback
@@ -30,6 +31,11 @@ LINK_LOSS = {
         " again",
         "link away: the source keeps the rows, not the outbox: its queue must hold them",
     ),
+    "docker": (
+        "link away: the processor goes on and buffers; the engine restarts a container that ends",
+        "machine restarts, with or without a link: the engine starts the container again",
+        "container ends or is replaced: rows are in its volume, the next one goes on",
+    ),
     "kubernetes": (
         "link away: the processor goes on and buffers; the kubelet restarts a container that ends",
         "node reboots while the link is away: the pod starts where the control plane is at the"
@@ -55,7 +61,14 @@ def notes(workload: Workload) -> Sequence[Note]:
     """Every field that does not reach the target as it is written, or has a price there."""
     site = workload.site
     if site.target == "kubernetes":
-        return [*_twice(workload), *(Note(*each) for each in rules.notes(workload))]
+        of_cluster = (Note(*each) for each in rules.notes(workload))
+        return [*_twice(workload), *of_cluster, *_foreign_notes(site)]
+    if site.target == "docker":
+        return [
+            *_twice(workload),
+            *(Note(*each) for each in local.notes(site)),
+            *_foreign_notes(site),
+        ]
     of_target = _fargate_notes(site) if site.target == "fargate" else _host_notes(site)
     return [*_twice(workload), *of_target, *_foreign_notes(site)]
 
@@ -75,8 +88,9 @@ def _twice(workload: Workload) -> Iterator[Note]:
 
 
 def _foreign_notes(site: Site) -> Iterator[Note]:
-    if "kubernetes" in site.model_fields_set:
-        yield Note("kubernetes", f"left out: belongs to that target, this is {site.target}")
+    for name in ("docker", "kubernetes"):
+        if name != site.target and name in site.model_fields_set:
+            yield Note(name, f"left out: belongs to that target, this is {site.target}")
 
 
 def _host_notes(site: Site) -> Iterator[Note]:

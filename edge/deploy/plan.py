@@ -1,12 +1,12 @@
 """What a site needs in AWS, beside what is there: the difference, and nothing changed."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from edge.deploy import guarantees, instances, roles
 from edge.deploy.account import Account, told
-from edge.deploy.resources import Resource, Settings
+from edge.deploy.difference import lines
+from edge.deploy.resources import Resource
 from edge.deploy.resources.access import Role
 from edge.deploy.resources.bucket import Bucket
 from edge.deploy.resources.ground import Cluster, LogGroup, Repository
@@ -93,12 +93,12 @@ def difference(resource: Resource) -> Change | None:
         found = resource.read()
         wanted = resource.wanted()
     if found is None:
-        return Change(resource, "create", list(wanted), [*_lines({}, wanted)])
+        return Change(resource, "create", list(wanted), [*lines({}, wanted)])
     changed = [name for name in wanted if found.get(name) != wanted[name]]
     if not changed:
         return None
-    lines = _lines({name: found.get(name) for name in changed}, {n: wanted[n] for n in changed})
-    return Change(resource, "update", changed, [*lines])
+    before = {name: found.get(name) for name in changed}
+    return Change(resource, "update", changed, [*lines(before, {n: wanted[n] for n in changed})])
 
 
 def problems(stock: Stock) -> Iterator[str]:
@@ -149,26 +149,3 @@ def _named(workload: Workload, home: roles.Home, service: str) -> Sequence[str]:
         if ours and not name.startswith("accesspoint/"):
             found.append(name.partition("/")[0])
     return list(dict.fromkeys(found))
-
-
-def _lines(found: Settings, wanted: Settings) -> Iterator[str]:
-    """Only what differs, as YAML."""
-    before, after = _written(found), _written(wanted)
-    for line in difflib.unified_diff(before, after, lineterm="", n=1):
-        if not line.startswith(("---", "+++", "@@")):
-            yield f"{line[0]} {line[1:]}"
-
-
-def _written(settings: Mapping[str, Any]) -> list[str]:
-    import yaml
-
-    if not settings:
-        return []
-    return yaml.dump(_plain(settings), sort_keys=True, width=10_000).splitlines()
-
-
-def _plain(value: Any) -> Any:
-    """Without shared parts, which YAML would write as aliases."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items() if inner not in ([], None)}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The sections of a site file: hosts, resources, network, logs, mounts, what Kubernetes needs."""
+"""The sections of a site file: hosts, resources, network, logs, mounts, what one target needs."""
 
 import re
 from collections.abc import Mapping
@@ -187,6 +187,24 @@ class Efs(Folder):
     access_point: Annotated[
         str, _Matches(r"fsap-[0-9a-f]{8,40}", "an id such as fsap-0123456789abcdef0")
     ]
+
+
+class Docker(Options):
+    """What only the Docker engine of this machine asks."""
+
+    networks: tuple[str, ...] = Field(
+        (), description="Networks of the engine to join, instead of its default one."
+    )
+    credentials_uri: (
+        Annotated[
+            str, _Matches(r"https?://[^\s/]+(/\S*)?", "a URL such as http://169.254.170.2/v2")
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Where the container asks for credentials, as it asks the agent of ECS; by"
+        " default it gets the keys of whoever deploys.",
+    )
 
 
 class Kubernetes(Options):

@@ -14,6 +14,7 @@ from edge.deploy.sections import (
     Absolute,
     Account,
     Cluster,
+    Docker,
     Efs,
     Folder,
     Hosts,
@@ -99,6 +100,7 @@ class Site(Options):
     create: tuple[Made, ...] = Field(
         (), description="What is made where it is missing: repository, queues, buckets."
     )
+    docker: Docker = Field(Docker(), description="What only target docker asks.")
     kubernetes: Kubernetes = Field(Kubernetes(), description="What only Kubernetes asks.")
     file: str | None = Field(None, description="The file it was read from.", exclude=True)
     _lines: Mapping[Place, int] = PrivateAttr({})

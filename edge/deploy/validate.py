@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from edge.deploy.kubernetes import rules
+from edge.deploy.local import rules as local
 from edge.deploy.site import Site
 from edge.errors import DefinitionError, Fault
 
@@ -39,11 +40,10 @@ def fargate_size(cpu: int, mebibytes: int) -> tuple[int, int] | None:
 
 
 def _faults(site: Site) -> Iterator[Fault]:
-    if site.target == "docker":
-        words = f"{site.target!r} is not deployed by this version; use ecs-anywhere, ec2 or fargate"
-        yield site.fault(("target",), words)
-        return
     yield from _taken(site)
+    if site.target == "docker":
+        yield from (site.fault(place, words) for place, words in local.faults(site))
+        return
     if site.target == "kubernetes":
         yield from rules.faults(site)
         return

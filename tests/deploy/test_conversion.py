@@ -13,9 +13,10 @@ from edge.deploy import roles
 from edge.deploy.account import Account
 from edge.deploy.guarantees import LINK_LOSS, notes
 from edge.deploy.kubernetes.objects import manifests
+from edge.deploy.local.container import Given, settings
 from edge.deploy.resources.tasks import Definition, Service
 from edge.deploy.site import Site, read_site
-from edge.deploy.task import LAUNCH, task_definition
+from edge.deploy.task import task_definition
 from edge.deploy.validate import check_target
 from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError
@@ -40,12 +41,12 @@ BASES: Mapping[str, Mapping[str, Any]] = {
     "ec2": {**BASE, "target": "ec2"},
     "fargate": {**BASE, **FARGATE},
     "kubernetes": {**BASE, **KUBERNETES},
+    "docker": {**BASE, "target": "docker"},
 }
 # Another value of every field.
 OTHER: Mapping[str, Any] = {
     "site": "kyoto",
     "region": "eu-west-2",
-    "target": "docker",
     "image": "registry.example.com/edge:2",
     "hosts.names": ["gw-1"],
     "hosts.count": 2,
@@ -72,6 +73,8 @@ OTHER: Mapping[str, Any] = {
     "efs": [{"file_system": "fs-00000000", "access_point": "fsap-00000000", "container": "/in"}],
     "capacity_provider": "SPOT",
     "exec": True,
+    "docker.networks": ["plant"],
+    "docker.credentials_uri": "http://169.254.170.2/v2/credentials/a",
     "kubernetes.namespace": "plants",
     "kubernetes.identity": "pod-identity",
     "kubernetes.oidc_provider": "oidc.example.com/id/A",
@@ -82,7 +85,7 @@ OTHER: Mapping[str, Any] = {
     "kubernetes.pull_secret": "registry",
 }
 # What is no setting of a task; test_apply and test_site have it.
-ELSEWHERE = {"edge", "account", "cluster", "pipelines", "create", "file"}
+ELSEWHERE = {"edge", "account", "cluster", "target", "pipelines", "create", "file"}
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
@@ -105,6 +108,13 @@ def outcome(values: Mapping[str, Any], folder: Path) -> str:
     if site.target == "kubernetes":
         made = manifests(workload)
         return json.dumps([made.text(), made.policies, notes(workload)])
+    if site.target == "docker":
+        given = Given(dict.fromkeys(site.secrets, "value"), {})
+        containers = [
+            (site.service(each), settings(workload, each, given, "sha256:0"))
+            for each in workload.pipelines
+        ]
+        return json.dumps([containers, notes(workload)])
     home = roles.Home("aws", site.region, "123456789012")
     account = Account(site)
     account.__dict__["home"] = home
@@ -144,5 +154,4 @@ def test_no_field_is_dropped_unseen(tmp_path: Path, target: str) -> None:
 
 
 def test_every_target_says_what_becomes_of_the_promises() -> None:
-    assert LINK_LOSS.keys() == BASES.keys() == {*LAUNCH, "kubernetes"}
-    assert BASES.keys() < set(get_args(Site.model_fields["target"].annotation))
+    assert {*LINK_LOSS} == {*BASES} == {*get_args(Site.model_fields["target"].annotation)}

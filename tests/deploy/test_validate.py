@@ -28,6 +28,7 @@ FARGATE = {
 }
 EC2 = {"ecs-anywhere": "ec2"}
 KUBERNETES = {"ecs-anywhere": "kubernetes", "create: [repository, queues, buckets]\n": ""}
+DOCKER = {**KUBERNETES, "ecs-anywhere": "docker"}
 DELIVERED = PIPELINE.replace(
     "  mqtt:\n", "  acknowledge: ${EDGE_ACKNOWLEDGE:-committed}\n  mqtt:\n", 1
 )
@@ -48,7 +49,22 @@ REFUSED: list[tuple[Mapping[str, str], Mapping[str, str], str]] = [
         {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "quay.io"},
         "is not in ECR; leave it out",
     ),
-    ({}, {"ecs-anywhere": "docker"}, ":6: target: 'docker' is not deployed by this version"),
+    ({}, {"ecs-anywhere": "docker"}, ":18: create: asks for things in AWS, where nothing"),
+    (DOCKER, {"mode: bridge": "mode: awsvpc"}, ":13: network.mode: 'awsvpc' is of ECS; use bridge"),
+    (DOCKER, {"mode: bridge": "subnets: [a]"}, ":13: network.subnets: belongs to awsvpc"),
+    (DOCKER, {MOUNTS: EFS}, ":17: efs: is not mounted by Docker; mount it and name the folder"),
+    (DOCKER, {"[gw-1]": "[gw-1], where: 'attribute:a == b'"}, ":9: hosts.where: is a query of"),
+    (
+        DOCKER,
+        {"stop_timeout": "capacity_provider: a\nstop_timeout"},
+        "capacity_provider: is of ECS",
+    ),
+    (DOCKER, {"{retention: 30d}": "{driver: awsfirelens}"}, "'awsfirelens' is not of Docker; use"),
+    (
+        DOCKER,
+        {"{mode: bridge}": "{mode: host}", "stop_timeout": "docker: {networks: [a]}\nstop_timeout"},
+        "docker.networks: has no meaning with `network: {mode: host}`",
+    ),
     (EC2, {"mode: bridge": "mode: awsvpc"}, ":13: network.subnets: is missing"),
     (EC2, {"mode: bridge": "mode: awsvpc, subnets: [a], public_ip: true"}, "is only on fargate"),
     (

@@ -1,0 +1,1 @@
+"""A site on the Docker engine of this machine: its containers, as the agent of ECS runs them."""

@@ -1,0 +1,101 @@
+"""The container of one processor: its settings, and how the engine is asked for it."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from edge.deploy.site import Site
+from edge.deploy.workload import STATE, Workload, environment
+
+Settings = Mapping[str, Any]
+
+_ROTATED = {"max-size": "10m", "max-file": "5"}
+
+
+class Given(NamedTuple):
+    """What the site file does not hold: values of its secrets, and AWS keys, by variable."""
+
+    secrets: Mapping[str, str]
+    keys: Mapping[str, str]
+
+    def shown(self) -> Mapping[str, str]:
+        """Enough of each to tell that it changed."""
+        pairs = {**self.secrets, **self.keys}.items()
+        return {name: hashlib.sha256(value.encode()).hexdigest()[:12] for name, value in pairs}
+
+
+def settings(workload: Workload, replica: str, given: Given, image: str) -> Settings:
+    """What the container is made of, without a secret, as it is compared; image: its id."""
+    site = workload.site
+    made: dict[str, Any] = {
+        "image": site.image,
+        "image_id": image,
+        "command": workload.command(),
+        "environment": environment(site, replica),
+        "secrets": given.shown(),
+        "cpu_shares": site.resources.cpu,
+        "memory": int(site.resources.memory),
+        "gpu": site.resources.gpu,
+        "network": site.network.mode or "bridge",
+        "networks": list(site.docker.networks),
+        "log": _log(site),
+        "folders": _folders(site, replica),
+        "stop_timeout": int(site.stop_timeout.total_seconds()),
+        "platform": site.architecture and f"linux/{site.architecture}",
+    }
+    if site.docker.credentials_uri:
+        uri = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": site.docker.credentials_uri}
+        made["environment"] = made["environment"] | uri
+    return {name: value for name, value in made.items() if value not in (None, 0, [], {})}
+
+
+def creation(api: Any, made: Settings, given: Given) -> Mapping[str, Any]:
+    """What `create_container` of the SDK's low-level client is given, names and labels aside.
+
+    As the agent of ECS runs it: read-only root, no capability, an init, its own health check.
+    """
+    alone = made["network"] == "host" or not made.get("networks")
+    network = made["network"] if alone else made["networks"][0]
+    gpus = (
+        [{"Driver": "", "Count": made["gpu"], "Capabilities": [["gpu"]]}] if "gpu" in made else []
+    )
+    host = api.create_host_config(
+        binds=made["folders"],
+        network_mode=network,
+        # A name for this machine; networks of one's own have names for what is in them.
+        extra_hosts={"host.docker.internal": "host-gateway"} if network == "bridge" else None,
+        init=True,
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        restart_policy={"Name": "unless-stopped"},
+        log_config={"Type": made["log"]["driver"], "Config": made["log"]["options"]},
+        mem_limit=made["memory"],
+        cpu_shares=made["cpu_shares"],
+        device_requests=gpus or None,
+    )
+    return {
+        "image": made["image"],
+        "command": made["command"],
+        "environment": {**made["environment"], **given.secrets, **given.keys},
+        "host_config": host,
+        "stop_timeout": made["stop_timeout"],
+        "platform": made.get("platform"),
+    }
+
+
+def _log(site: Site) -> Settings:
+    driver = "json-file" if site.logs.driver == "awslogs" else site.logs.driver
+    options = {} if site.logs.driver == "awslogs" else site.logs.options
+    bound = _ROTATED if driver == "json-file" else {}
+    return {"driver": driver, "options": {**bound, **options}}
+
+
+def _folders(site: Site, replica: str) -> Settings:
+    own = site.service(replica)
+    if "outbox" in site.model_fields_set:
+        own = f"{site.outbox}/{replica}"
+    found = {own: {"bind": str(STATE), "mode": "rw"}}
+    for mount in site.mounts:
+        found[mount.host] = {"bind": mount.container, "mode": "ro" if mount.read_only else "rw"}
+    return found
