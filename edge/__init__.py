@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge.pipeline import loads as loads
     from edge.pipeline.preview import Preview as Preview
     from edge.sinks import Sink as Sink
+    from edge.sinks.cloudwatch import CloudwatchSink as CloudwatchSink
     from edge.sinks.console import ConsoleSink as ConsoleSink
     from edge.sinks.file import FileSink as FileSink
     from edge.sinks.mqtt import MqttSink as MqttSink
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from edge.sinks.sqs import SqsSink as SqsSink
     from edge.sources import Source as Source
     from edge.sources.dataset import DatasetSource as DatasetSource
+    from edge.sources.metrics import MetricsSource as MetricsSource
     from edge.sources.mqtt import MqttSource as MqttSource
     from edge.sources.sqs import SqsSource as SqsSource
 

@@ -5,6 +5,7 @@ Tests ask for the fixture `cloud` of conftest.py.
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import io
 import itertools
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import boto3
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_api._internal import moto_api_backend
 from moto.moto_server.werkzeug_app import (
@@ -82,6 +84,7 @@ class Cloud:
         self.key: str | None = None  # the only access key that is taken
         self.ahead = 0.0  # seconds that its clock is ahead of the clients'
         self.later = 0.0  # seconds that the FIFO memory is ahead of the clock
+        self.metrics_clock: Callable[[], float] = time.time  # by which points are too old
         self._failures: dict[str, list[Failure | None]] = {}
         self._always: dict[str, Failure] = {}
         self._remembered: dict[tuple[str, str], float] = {}
@@ -174,6 +177,14 @@ class Cloud:
             taken, held._messages = held._messages, []
         return [_shown(message) for message in taken]
 
+    def points(self, namespace: str) -> list[tuple[str, dict[str, str], float, float]]:
+        """All points of CloudWatch, repeats too: name, dimensions, Unix time, value."""
+        return [
+            (each.name, {d.name: d.value for d in each.dimensions}, _unix(each), each.value)
+            for each in cloudwatch_backends[ACCOUNT][REGION].metric_data
+            if each.namespace == namespace
+        ]
+
     def _serve(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
         environ["wsgi.input"] = io.BytesIO(request.get_data())  # read here and there
@@ -182,6 +193,8 @@ class Cloud:
         waiting = self._failures.get(operation)
         failure = waiting.pop(0) if waiting else self._always.get(operation)
         failure = failure or self._key_failure(request) or self._clock_failure(request)
+        if operation == "PutMetricData":
+            failure = failure or _metric_failure(_metric_data(request), self.metrics_clock())
         if failure is None:
             return self._app(environ, start_response)
         return _error_answer(request, failure)(environ, start_response)
@@ -252,6 +265,41 @@ class Cloud:
 
     def _now(self) -> float:
         return time.monotonic() + self.later
+
+
+def _unix(datum: Any) -> float:
+    moment: datetime = datum.timestamp
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def _metric_data(request: Request) -> list[dict[str, Any]]:
+    body = request.get_data()
+    if request.headers.get("Content-Encoding") == "gzip":
+        body = gzip.decompress(body)
+    assert len(body) <= 10**6
+    data: list[dict[str, Any]] = json.loads(body)["MetricData"]
+    return data
+
+
+def _metric_failure(data: list[dict[str, Any]], now: float) -> Failure | None:
+    """What AWS refuses of points, and moto takes."""
+    code = "InvalidParameterValueException"
+    if len(data) > 1000:
+        return Failure(
+            code, 400, "The collection MetricData must not have a size greater than 1000."
+        )
+    for number, datum in enumerate(data, 1):
+        where = f"The parameter MetricData.member.{number}"
+        if datum["Timestamp"] < now - 14 * 86_400:
+            words = "Timestamp must specify a time no more than two weeks in the past."
+            return Failure(code, 400, f"{where}.{words}")
+        if datum["Timestamp"] > now + 2 * 3600:
+            words = "Timestamp must specify a time within two hours of now."
+            return Failure(code, 400, f"{where}.{words}")
+        for dimension in datum.get("Dimensions", ()):
+            if not dimension["Value"].isascii() or not dimension["Value"].strip():
+                return Failure(code, 400, f"{where}.Dimensions holds what is no ASCII text.")
+    return None
 
 
 def _operation(request: Request) -> str:

@@ -169,7 +169,7 @@ def _new_session(profile: str | None, role_arn: str | None, region: str | None) 
 
 
 def _watch(session: Any) -> None:
-    for service in ("s3", "sqs", "sts"):
+    for service in ("s3", "sqs", "sts", "cloudwatch"):
         # Before botocore: it follows the redirect of a portal until the stack ends.
         session.events.register_first(f"needs-retry.{service}", _check_who_answers)
         session.events.register(f"needs-retry.{service}", let_go_of_try)

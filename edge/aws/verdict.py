@@ -136,6 +136,7 @@ _PERMISSIONS = {
     "DeleteMessageBatch": "sqs:DeleteMessage",
     "ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
     "GetQueueUrl": "sqs:GetQueueUrl",
+    "PutMetricData": "cloudwatch:PutMetricData",
     "AssumeRole": "sts:AssumeRole",
 }
 

@@ -17,6 +17,7 @@ SINKS: Mapping[str, str] = {
     "s3": "edge.sinks.s3:S3Sink",
     "sqs": "edge.sinks.sqs:SqsSink",
     "mqtt": "edge.sinks.mqtt:MqttSink",
+    "cloudwatch": "edge.sinks.cloudwatch:CloudwatchSink",
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from edge.aws import Verdict
 from edge.errors import LinkDown
-from edge.outbox.model import Parcel
+from edge.outbox.model import Divided, Parcel
 from edge.sinks import Receipt
 
 
@@ -26,19 +26,22 @@ def join(parts: Iterable[Receipt | BaseException]) -> Receipt:
     refused: dict[int, str] = {}
     rekey: list[int] = []
     problems: list[str] = []
+    divided: dict[int, Divided] = {}
     down = ""
     for part in parts:
         if isinstance(part, Receipt):
             delivered += part.delivered
             refused |= part.refused
             rekey += part.rekey
+            divided |= part.divided
             problems += [part.problem] if part.problem else []
         elif isinstance(part, LinkDown):
             down = str(part)
         else:
             raise part
     if down:
-        if not (delivered or refused or rekey):
+        if not (delivered or refused or rekey or divided):
             raise LinkDown(down)
         problems.append(down)
-    return Receipt(tuple(delivered), refused, tuple(rekey), problems[0] if problems else None)
+    problem = problems[0] if problems else None
+    return Receipt(tuple(delivered), refused, tuple(rekey), problem, divided)

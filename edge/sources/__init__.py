@@ -13,6 +13,7 @@ SOURCES: Mapping[str, str] = {
     "mqtt": "edge.sources.mqtt:MqttSource",
     "dataset": "edge.sources.dataset:DatasetSource",
     "sqs": "edge.sources.sqs:SqsSource",
+    "metrics": "edge.sources.metrics:MetricsSource",
 }
 
 

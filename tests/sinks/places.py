@@ -11,7 +11,8 @@ import polars as pl
 
 from edge.component import Stream
 from edge.outbox.model import Parcel
-from edge.sinks import Sink, console, publication
+from edge.sinks import Sink, console, datum, publication
+from edge.sinks.cloudwatch import CloudwatchSink
 from edge.sinks.console import ConsoleSink
 from edge.sinks.file import FileSink
 from edge.sinks.mqtt import MqttSink
@@ -21,6 +22,7 @@ from tests.broker import Broker
 from tests.cloud import Cloud, Failure
 from tests.mqtt.listener import Listener
 from tests.proxy import Proxy
+from tests.scripted import HandClock
 
 PATH = "osaka/press/lake"
 OUTBOX = "1a2b3c4d"
@@ -223,6 +225,37 @@ class SqsPlace:
         pass
 
 
+class CloudwatchPlace:
+    """Points by metric, dimensions and time: what Average, Minimum and Maximum are made of."""
+
+    def __init__(self, cloud: Cloud, proxy: Proxy) -> None:
+        sink = CloudwatchSink(endpoint_url=proxy.url, namespace="plant", dimensions="line")
+        # The rows here are of the first minute of 1970, and one is a call of its own.
+        sink._clock, cloud.metrics_clock = HandClock(60_000_000), lambda: 60.0
+        self._data, datum.DATA = datum.DATA, 1
+        self.sink: Sink = bound(sink)
+        self._cloud, self._proxy = cloud, proxy
+
+    def holds(self) -> Mapping[str, object]:
+        return {
+            f"{name} {sorted(dimensions.items())} {time}": value
+            for name, dimensions, time, value in self._cloud.points("plant")
+        }
+
+    def cut(self) -> None:
+        self._proxy.set("refuse")
+
+    def fail_one(self) -> None:
+        self._cloud.fail("PutMetricData", Failure("AccessDenied", 403))
+
+    def mend(self) -> None:
+        self._proxy.set("up")
+        self._cloud.mend()
+
+    def close(self) -> None:
+        datum.DATA = self._data
+
+
 @contextlib.contextmanager
 def place(name: str, folder: Path, cloud: Cloud) -> Iterator[Place]:
     """The place called `name` in PLACES."""
@@ -266,6 +299,10 @@ def _sqs_packed(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
     return SqsPlace(cloud, proxy, sink, "q")
 
 
+def _cloudwatch(folder: Path, cloud: Cloud, proxy: Proxy) -> Place:
+    return CloudwatchPlace(cloud, proxy)
+
+
 PLACES = {
     "file": _file,
     "console": _console,
@@ -274,5 +311,6 @@ PLACES = {
     "sqs-fifo": _sqs_fifo,
     "sqs-packed": _sqs_packed,
     "mqtt": _mqtt,
+    "cloudwatch": _cloudwatch,
 }
 """One case of every sink; a new sink adds a line, which enrols it in the promises."""
