@@ -87,10 +87,10 @@ def run(
     if faults:
         raise DefinitionError(*faults)
     secrets = secrets_of(pipelines, os.environ)
-    beside = _dashboard(http, (http_certificate, http_key, http_client_ca), secrets)
     form = log_format if log_format != "auto" else "text" if sys.stderr.isatty() else "json"
     console = terminal(stderr=True) if sys.stderr.isatty() and form == "text" else None
     start_logging(form, log_level, secrets, console)
+    beside = _dashboard(http, (http_certificate, http_key, http_client_ca), secrets)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside += _progress(pipelines, console) if console else []
     asyncio.run(process.run(pipelines, once=once, beside=beside))
@@ -121,14 +121,18 @@ def _dashboard(
 
     certificate, key, client_ca = tls
     file = os.environ.get("EDGE_HTTP_TOKEN_FILE")
-    given = settings(
-        address,
-        token=os.environ.get("EDGE_HTTP_TOKEN") or None,
-        token_file=Path(file) if file else None,
-        certificate=certificate,
-        key=key,
-        client_ca=client_ca,
-    )
+    try:
+        given = settings(
+            address,
+            token=os.environ.get("EDGE_HTTP_TOKEN") or None,
+            token_file=Path(file) if file else None,
+            certificate=certificate,
+            key=key,
+            client_ca=client_ca,
+        )
+    except OSError as error:  # a full disk must not keep a processor from starting
+        log.error("http: is off, %s cannot be made or read: %s", file, error.strerror)
+        return []
     from edge.dashboard.server import Dashboard
 
     return [Dashboard(given, secrets)]

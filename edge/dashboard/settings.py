@@ -3,10 +3,12 @@
 import ipaddress
 import os
 import re
-import secrets
 import ssl
+import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from edge.errors import DefinitionError
@@ -51,8 +53,8 @@ def settings(
 ) -> Settings:
     """What `--http` and its companions say. Raises DefinitionError for what is not safe.
 
-    token_file: holds the token; made with a new one where it does not exist. client_ca: only who
-    has a certificate of this authority gets in.
+    token_file: holds the token; made with a new one where it does not exist, OSError where that
+    cannot be. client_ca: only who has a certificate of this authority gets in.
     """
     _check_installed()
     found = _ADDRESS.fullmatch(address)
@@ -86,12 +88,19 @@ def _check_installed() -> None:
 
 
 def _token_of(file: Path) -> str:
-    """The first line of the file. A new token is made for whoever can read the file."""
+    """What the file holds; a new token where there is none, whole or not at all."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(new, "w") as text:
-            text.write(secrets.token_hex(16) + "\n")
+        number, made = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # for us alone
+        try:
+            with os.fdopen(number, "w") as text:
+                text.write(token_hex(16) + "\n")
+                text.flush()
+                os.fsync(number)
+            with suppress(FileExistsError):  # another processor was first: its token it is
+                os.link(made, file)
+        finally:
+            os.unlink(made)
     return file.read_text().strip()
 
 

@@ -1,7 +1,16 @@
 """What `edge image build` makes."""
 
-from tests.containers.conftest import Image
-from tests.engine import Engine
+import os
+from pathlib import Path
+
+import yaml
+
+from tests.containers.conftest import Image, Network
+from tests.dashboard.plant import fetch
+from tests.engine import NAME, Engine
+from tests.processor import until
+
+COMPOSE = Path(__file__).parents[2] / "containers" / "compose.yaml"
 
 
 def test_everything_is_less_than_330_mb_above_the_base(image: Image) -> None:
@@ -50,3 +59,34 @@ def test_a_new_project_runs_in_it_as_it_is(engine: Engine, image: Image) -> None
     )
     assert b"sink 'hot': link is up" in said
     assert b"pipeline 'my-plant': stopped" in said
+
+
+def test_it_is_watched_as_the_compose_file_says(
+    engine: Engine, image: Image, plant: Network
+) -> None:
+    processor = yaml.safe_load(COMPOSE.read_text())["services"]["processor"]
+    http = {k: v for k, v in processor["environment"].items() if k.startswith("EDGE_HTTP")}
+    assert processor["ports"] == ["127.0.0.1:8080:8080"]
+    container = engine.client.containers.run(
+        image.tag,
+        ["run", "/pipelines/my-plant.yaml"],
+        name=f"{NAME}watched-{os.getpid()}",
+        environment={"EDGE_OUT": "/var/lib/edge/out", **http},
+        network=plant.name,
+        read_only=True,
+        cap_drop=["ALL"],
+        detach=True,
+    )
+    try:
+        until(lambda: b"http: listens on" in container.logs())
+        container.reload()
+        address = container.attrs["NetworkSettings"]["Networks"][plant.name]["IPAddress"]
+        state = f"http://{address}:8080/state"
+        assert fetch(state).status == 401
+        _, said = container.exec_run(["cat", http["EDGE_HTTP_TOKEN_FILE"]])
+        token = said.decode().strip()
+        (pipeline,) = fetch(state, Authorization=f"Bearer {token}").json()["pipelines"]
+        assert pipeline["pipeline"] == "my-plant"
+        assert token.encode() not in container.logs()
+    finally:
+        container.remove(force=True, v=True)

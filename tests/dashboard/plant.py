@@ -73,7 +73,7 @@ class Plant:
     async def get(
         self, path: str, method: str = "GET", tls: ssl.SSLContext | None = None, **headers: str
     ) -> Answer:
-        return await asyncio.to_thread(fetch, f"{self.dashboard.url}{path}", method, headers, tls)
+        return await asyncio.to_thread(fetch, f"{self.dashboard.url}{path}", method, tls, **headers)
 
     async def until(self, holds: Any, path: str = "state") -> Any:
         """The first state of which something holds."""
@@ -90,8 +90,11 @@ class NotRedirected(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def fetch(url: str, method: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Answer:
-    request = urllib.request.Request(url, method=method, headers=dict(headers))
+def fetch(
+    url: str, method: str = "GET", tls: ssl.SSLContext | None = None, **headers: str
+) -> Answer:
+    """What a server answers, whatever its status; a redirection is not followed."""
+    request = urllib.request.Request(url, method=method, headers=headers)
     secure = urllib.request.HTTPSHandler(context=tls)
     opener = urllib.request.build_opener(NotRedirected, urllib.request.ProxyHandler({}), secure)
     try:

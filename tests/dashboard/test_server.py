@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -212,11 +213,14 @@ sinks: {out: {file: {path: out}}}
 """
 
 
-def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     (folder / "once.yaml").write_text(ONCE)
     (folder / "rows.ndjson").write_text('{"v": 1}\n')
     command = [sys.executable, "-m", "edge", "run", "--once", *arguments, "once.yaml"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    around = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=folder, env=around, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_a_port_that_is_taken_stops_no_pipeline(tmp_path: Path) -> None:
@@ -225,6 +229,15 @@ def test_a_port_that_is_taken_stops_no_pipeline(tmp_path: Path) -> None:
         done = run(tmp_path, "--http", f"127.0.0.1:{port}")
     assert done.returncode == 0, done.stderr
     assert f"cannot listen on 127.0.0.1:{port}, tried again" in done.stderr
+    assert [*tmp_path.glob("out/**/*.ndjson")]
+
+
+def test_a_token_that_cannot_be_made_stops_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    token_file = tmp_path / "file" / "http-token"
+    done = run(tmp_path, "--http", "0.0.0.0:0", EDGE_HTTP_TOKEN_FILE=str(token_file))
+    assert done.returncode == 0, done.stderr
+    assert f"http: is off, {token_file} cannot be made or read" in done.stderr
     assert [*tmp_path.glob("out/**/*.ndjson")]
 
 

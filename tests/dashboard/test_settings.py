@@ -1,5 +1,6 @@
 """Nothing listens beyond this machine without a token or a certificate."""
 
+import errno
 import ssl
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,18 @@ def test_a_token_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert settings("0.0.0.0:80", token_file=file).token == made
     assert settings("0.0.0.0:80", token=TOKEN, token_file=file).token == TOKEN
+
+
+def test_a_token_file_that_cannot_be_made_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        settings("0.0.0.0:80", token_file=tmp_path / "http-token")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_empty_token_file_lets_nobody_in(tmp_path: Path) -> None:
