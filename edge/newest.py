@@ -1,6 +1,6 @@
 """The newest row of each key that was read, and where its first number has been."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -65,7 +65,11 @@ class Newest:
             self.key = []
         self.number = self.number or self._first_number(frame)
         newest = _last(frame, self.key)
-        value = pl.col(self.number).cast(pl.Float64) if self.number else pl.lit(None, pl.Float64)
+        value = (
+            pl.col(self.number).cast(pl.Float64).round_sig_figs(5)
+            if self.number
+            else pl.lit(None, pl.Float64)
+        )
         newest = newest.with_columns(
             pl.concat_list(value).alias(_LINE), pl.lit(self.moment, pl.Int64).alias(_CHANGED)
         )
@@ -99,17 +103,25 @@ class Newest:
         if self._kept is None:
             return []
         kept = self._kept if since is None else self._kept.filter(pl.col(_CHANGED) > since)
-        return [self._row(row) for row in reversed(kept.to_dicts())]
-
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        apart = {*self.key, self.time, RECEIVED, _LINE, _CHANGED}
-        return {
-            "key": [row[name] for name in self.key],
-            "time": row.get(self.time),
-            "received": row.get(RECEIVED),
-            "values": {name: value for name, value in row.items() if name not in apart},
-            "spark": [None if value is None else float(f"{value:.5g}") for value in row[_LINE]],
-        }
+        columns = kept.reverse().to_dict(as_series=False)
+        nothing = [None] * kept.height
+        lines, _ = columns.pop(_LINE), columns.pop(_CHANGED)
+        received = columns.pop(RECEIVED, nothing)
+        times = received if self.time == RECEIVED else columns.pop(self.time, nothing)
+        keys = zip(*(columns.pop(name) for name in self.key), strict=True) if self.key else [()]
+        values = zip(*columns.values(), strict=True) if columns else [()] * kept.height
+        return [
+            {
+                "key": key,
+                "time": time,
+                "received": arrived,
+                "values": dict(zip(columns, value, strict=True)),
+                "spark": line,
+            }
+            for key, time, arrived, value, line in zip(
+                keys, times, received, values, lines, strict=True
+            )
+        ]
 
 
 def _last(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

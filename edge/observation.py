@@ -19,7 +19,7 @@ BOUNDS = (
 )
 """Upper ends of the buckets of every histogram, seconds: from a commit to days without a link."""
 
-_LOOKED_AT = 32  # rows of a batch whose latency is taken, evenly spread
+_LOOKED_AT = 16  # rows of a batch whose latency is taken, evenly spread
 _TIMELINE = 100  # changes of a link that are kept
 
 
@@ -105,11 +105,11 @@ class Observation:
         if not frame.height or RECEIVED not in frame.columns:
             return
         every = -(-frame.height // _LOOKED_AT)
-        times = frame[RECEIVED].gather_every(every).to_physical().to_list()
-        now, left = self._clock.now(), frame.height
-        for time in times:
-            self.durable.add((now - time) / 1e6, min(every, left))
-            left -= every
+        # By index: a slice with steps takes polars a hundred times as long.
+        times = frame[RECEIVED].cast(pl.Int64)
+        now, height = self._clock.now(), frame.height
+        for place in range(0, height, every):
+            self.durable.add((now - times[place]) / 1e6, min(every, height - place))
 
     def committed(self, commit: Commit, took: float) -> None:
         """What became durable, and in how many seconds."""

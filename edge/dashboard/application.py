@@ -52,8 +52,11 @@ class Application:
         """The state once a second, as server-sent events."""
         if self._hub.viewers >= VIEWERS:
             return PlainTextResponse(f"{VIEWERS} look already.\n", 503)
+        kind = "text/event-stream"
+        if request.method == "HEAD":
+            return Response(media_type=kind)
         last = request.headers.get("last-event-id")
-        return StreamingResponse(self._hub.events(last), media_type="text/event-stream")
+        return StreamingResponse(self._hub.events(last), media_type=kind)
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""

@@ -1,7 +1,6 @@
 """The state of the process as one JSON text a second, whoever and however many look."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -17,6 +16,8 @@ from edge.clock import Clock
 from edge.dashboard.picture import Json, Picture
 from edge.runner import Runner
 from edge.secrets import Secrets
+
+log = logging.getLogger("edge.dashboard")
 
 EVERY = 1.0
 """Seconds between two states."""
@@ -78,9 +79,11 @@ class Hub:
         logging.getLogger("edge").addHandler(self.warnings)
         try:
             while True:
-                with contextlib.suppress(Exception):  # looking on must not end what is looked at
+                try:
                     for picture in self.pictures:
                         await picture.sample()
+                except Exception:  # the pictures become poorer, nothing else
+                    log.warning("http: cannot look at the pipelines", exc_info=True)
                 self._tell()
                 await self._clock.sleep(EVERY)
         finally:

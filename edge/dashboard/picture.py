@@ -28,6 +28,7 @@ class Picture:
         self.observation = runner.observe()
         self.pace = Pace(clock, self.observation)
         self.seen: Json | None = None
+        self.seen_at: float | None = None
         self._clock = clock
         self._filling = Filling()
         self._diagram = Diagram(runner.pipeline)
@@ -54,7 +55,7 @@ class Picture:
         if looked.cancelled() or looked.exception() is not None:
             return
         self.seen = looked.result()
-        now = self._clock.now() / 1e6
+        self.seen_at = now = self._clock.now() / 1e6
         if self._filling.due(now):
             sinks = self.seen["status"]["sinks"].values()
             waiting = sum(sink["buffered_rows"] for sink in sinks)
@@ -89,6 +90,7 @@ class Picture:
             "running": self.runner.running,
             "healthy": self.healthy(),
             "ready": self.ready(),
+            "seen": self.seen_at,
             "silence": round(self.runner.silence(), 1),
             "source": dict(self.source()),
             "flow": self._diagram.drawn(

@@ -1,6 +1,7 @@
 """What goes into an image: the package, what it needs on the image's platform, definitions."""
 
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -141,9 +142,8 @@ def requirements(compat: bool) -> list[str]:
     """What the installed package requires, and HTTP; with `compat` polars' other runtime."""
     found = importlib.metadata.requires("edge") or []
     plain = [each for each in found if "extra ==" not in each]
-    extras = ("http", "compat") if compat else ("http",)
-    more = [each for each in found if any(f"extra == '{name}'" in each for name in extras)]
-    return plain + [each.partition(";")[0].strip() for each in more]
+    extras = re.compile(f"extra == ['\"](http{'|compat' if compat else ''})['\"]")
+    return plain + [each.partition(";")[0].strip() for each in found if extras.search(each)]
 
 
 def _copy_package(target: Path) -> None:

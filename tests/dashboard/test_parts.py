@@ -38,7 +38,7 @@ def test_the_newest_row_of_a_key_wins_and_its_line_grows() -> None:
     newest.add(read(["b"], [4.0]))
     newest.look()
     assert seen(newest) == {"a": (3.0, [3.0]), "b": (4.0, [2.0, 4.0])}
-    assert [row["key"] for row in newest.rows()] == [["b"], ["a"]]  # heard of last, first
+    assert [row["key"] for row in newest.rows()] == [("b",), ("a",)]  # heard of last, first
 
 
 def test_batches_are_looked_at_once_a_second_and_none_of_a_trickle_is_missed() -> None:
@@ -91,7 +91,7 @@ def test_nulls_rows_without_keys_and_changing_columns_are_shown_too() -> None:
         nameless.add(rows(n=[0, value]))
         nameless.look()
     (row,) = nameless.rows()
-    assert (row["key"], row["values"], row["spark"]) == ([], {"n": 2}, [1.0, 2.0])
+    assert (row["key"], row["values"], row["spark"]) == ((), {"n": 2}, [1.0, 2.0])
 
 
 def test_a_batch_without_rows_or_numbers_is_no_trouble() -> None:

@@ -98,7 +98,9 @@ async def test_nothing_can_be_changed(tmp_path: Path) -> None:
             for path in ("", "state", "healthz", "elsewhere"):
                 answer = await plant.get(path, method)
                 assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
-        assert (await plant.get("state", "HEAD")).status == 200
+        for path in ("", "state", "events", "metrics", "healthz"):
+            answer = await plant.get(path, "HEAD")
+            assert (answer.status, answer.body) == (200, b""), path
         assert (await plant.get("elsewhere")).status == 404
         assert (await plant.get("page/..%2fserver.py")).status == 404
 
