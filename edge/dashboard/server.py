@@ -16,6 +16,7 @@ from edge.secrets import Secrets
 log = logging.getLogger("edge.dashboard")
 
 AGAIN = 5.0  # seconds until an address that is taken is tried again
+SILENT = 10.0  # seconds after which a connection is closed that asks for nothing, or half of it
 _CONNECTIONS = 100
 _LET_GO = 1  # seconds that answers under way get at the end
 
@@ -40,19 +41,19 @@ class Dashboard:
 
     async def _serve(self, hub: Hub) -> None:
         looking = asyncio.create_task(hub.run())
-        server: uvicorn.Server | None = None
         try:
             listener = await self._listen()
             server = self._server(hub)
             await server.startup(sockets=[listener])
-            self.url = self._url(listener)
-            log.info("http: listens on %s", self.url)
-            await looking
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-            if server is not None:
+            try:
+                self.url = self._url(listener)
+                log.info("http: listens on %s", self.url)
+                await _sweep(server)
+            finally:
+                await _end(looking)  # lets go of those who listen to events
                 await server.shutdown(sockets=[listener])
+        finally:
+            await _end(looking)
 
     def _server(self, hub: Hub) -> uvicorn.Server:
         """Without its main loop, which wakes up ten times a second, and without its signals."""
@@ -105,3 +106,25 @@ class Dashboard:
         host, port = listener.getsockname()[:2]
         scheme = "https" if self._settings.tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+async def _sweep(server: uvicorn.Server) -> None:
+    """Until cancelled, close connections that were silent twice in a row.
+
+    The server waits for a request for ever; a hundred who say nothing would keep all others out.
+    """
+    silent: dict[object, object] = {}
+    while True:
+        await asyncio.sleep(SILENT)
+        before, silent = silent, {}
+        for connection in [*server.server_state.connections]:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete:
+                silent[connection] = cycle
+                if connection in before and before[connection] is cycle:
+                    connection.transport.close()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

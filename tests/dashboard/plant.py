@@ -58,10 +58,17 @@ class Answer(NamedTuple):
 class Plant:
     """`get` asks the dashboard over a real connection; `write` lets rows come."""
 
-    def __init__(self, folder: Path, dashboard: Dashboard, runner: Runner) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dashboard: Dashboard,
+        runner: Runner,
+        beside: "asyncio.Task[None]",
+    ) -> None:
         self._folder = folder
         self.dashboard = dashboard
         self.runner = runner
+        self.beside = beside
         self._written = 0
 
     def write(self, rows: Sequence[Mapping[str, Any] | str]) -> None:
@@ -121,13 +128,13 @@ async def running(folder: Path, **options: Any) -> AsyncIterator[Plant]:
     pipeline = definition(folder)
     runner = Runner(pipeline)
     dashboard = Dashboard(settings("127.0.0.1:0", **options), secrets_of([pipeline], {}))
-    beside = asyncio.create_task(dashboard([runner]))
+    beside: asyncio.Task[None] = asyncio.create_task(dashboard([runner]))
     await runner.open()
     stop = asyncio.Event()
     running = asyncio.create_task(runner.run(stop))
     try:
         await until(lambda: dashboard.url)
-        yield Plant(folder, dashboard, runner)
+        yield Plant(folder, dashboard, runner, beside)
     finally:
         stop.set()
         await running

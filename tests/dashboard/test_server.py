@@ -92,6 +92,33 @@ async def test_who_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_who_asks_for_nothing_is_shown_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.dashboard.server.SILENT", 0.2)
+    async with running(tmp_path) as plant, events(plant) as listening:
+        address = urllib.parse.urlsplit(plant.dashboard.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"GET /state HTTP/1.1\r\nHost: localh")
+        assert await reader.read() == b""
+        writer.close()
+        await next_event(listening)
+        await next_event(listening)
+
+
+@in_loop
+async def test_the_end_does_not_wait_for_who_looks(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant, events(plant) as reader:
+        await next_event(reader)
+        began = asyncio.get_running_loop().time()
+        plant.beside.cancel()
+        await asyncio.gather(plant.beside, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 30
+        while await reader.read(2**16):
+            pass
+
+
+@in_loop
 async def test_nothing_can_be_changed(tmp_path: Path) -> None:
     async with running(tmp_path) as plant:
         for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
