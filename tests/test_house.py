@@ -28,7 +28,7 @@ LAYERS = [
     {"runner", "examples", "dashboard", "deploy", "project"},
     {"flow", "rejected"},
     {"tap"},
-    {"pipeline", "link"},
+    {"pipeline", "link", "promises"},
     {"sources", "operators", "sinks"},
     {"table"},
     {"mqtt", "aws", "lines", "dataset"},

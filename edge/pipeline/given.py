@@ -33,11 +33,17 @@ class Giver:
         self._record = record
         self._columns = columns
         fields = record.fields or {}
-        self._captured = [name for name in columns or () if name not in {*fields, RECEIVED}]
+        # A source that makes its columns itself asks no record.
+        self._made = columns if not fields and record.format in ("json", "csv") else None
+        self._captured = [
+            name for name in columns or () if self._made is None and name not in {*fields, RECEIVED}
+        ]
         self._decoder = _as_json(record).decoder(self._captured)
 
     def give(self, rows: Rows, now: datetime) -> Given:
         """now: when they arrive, unless a row says so itself."""
+        if self._made is not None:
+            return _of_columns(rows, self._made, now)
         payloads = [_payload(self._record, row, (*self._captured, RECEIVED)) for row in rows]
         decoded = self._decoder.decode(payloads)
         beside = {name: [row.get(name) for row in rows] for name in self._captured}
@@ -47,6 +53,8 @@ class Giver:
 
     def give_frame(self, frame: pl.DataFrame, now: datetime) -> Given:
         """As `give`, of columns that have types already, judged as those of Parquet are."""
+        if self._made is not None:
+            return _of_columns(frame.to_dicts(), self._made, now)
         decoded = self._decoder.decode_frame(frame)
         none = [None] * frame.height
         beside = {
@@ -76,6 +84,22 @@ class Giver:
         if self._columns is not None:
             frame = frame.select(self._columns.names())
         return Given(frame, rejects, frame.height + len(rejects))
+
+
+def _of_columns(rows: Rows, columns: pl.Schema, now: datetime) -> Given:
+    """Rows of a source that knows no payloads; what is missing is null."""
+
+    def cell(row: Mapping[str, Any], name: str) -> Any:
+        if name == RECEIVED:
+            return as_moment(row.get(name)) or now
+        value = row.get(name)
+        return as_moment(value) if columns[name] == TIMESTAMP and isinstance(value, str) else value
+
+    series = [
+        pl.Series(name, [cell(row, name) for row in rows], dtype, strict=False)
+        for name, dtype in columns.items()
+    ]
+    return Given(pl.DataFrame(series), (), len(rows))
 
 
 def as_row(reject: Reject) -> dict[str, Any]:

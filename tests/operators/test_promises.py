@@ -1,7 +1,6 @@
 """The promises every operator keeps; being in the table of cases is what enrols one."""
 
 import inspect
-import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from polars.testing import assert_frame_equal
 import edge.keyed
 from edge.operators import OPERATORS, Operator, find_operator
 from edge.operators.window import Window
+from edge.promises.operator import accounts, is_pure, pieces, resumes, splits, undisturbed
 from edge.windows import few, fold, index
 from tests.operators.cases import CASES, COLUMNS, SWEEP, Case, Row
 from tests.search import examples
@@ -60,19 +60,6 @@ def as_frame(rows: Sequence[Row], columns: pl.Schema = COLUMNS) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def pieces(frame: pl.DataFrame, cuts: Sequence[int]) -> list[pl.DataFrame]:
-    edges = [0, *cuts, frame.height]
-    parts = [frame.slice(start, max(0, end - start)) for start, end in itertools.pairwise(edges)]
-    return [part for part in parts if part.height]
-
-
-def undisturbed(case: Case, frame: pl.DataFrame) -> pl.DataFrame:
-    operator, columns = case.make()
-    result = operator.process(frame)
-    assert result.schema == columns
-    return result
-
-
 def remembered(operator: Operator) -> object:
     """All that it remembers, in a form in which the same is equal."""
     state = operator.snapshot(True)
@@ -90,7 +77,8 @@ def remembered(operator: Operator) -> object:
 @searched
 def test_loop_gives_what_a_plain_loop_over_rows_gives(case: Case, rows: list[Row]) -> None:
     _, columns = case.make()
-    assert_frame_equal(undisturbed(case, as_frame(rows)), as_frame(list(case.loop(rows)), columns))
+    expected = as_frame(list(case.loop(rows)), columns)
+    assert_frame_equal(undisturbed(case.make, as_frame(rows)), expected)
 
 
 @every_case
@@ -98,10 +86,7 @@ def test_loop_gives_what_a_plain_loop_over_rows_gives(case: Case, rows: list[Row
 @example(rows=[dict.fromkeys(COLUMNS)], cuts=[])
 @searched
 def test_split_batches_give_the_same_rows(case: Case, rows: list[Row], cuts: list[int]) -> None:
-    frame = as_frame(rows)
-    operator, _ = case.make()
-    parts = [operator.process(part) for part in pieces(frame, cuts)]
-    assert_frame_equal(pl.concat(parts), undisturbed(case, frame))
+    splits(case.make, as_frame(rows), cuts)
 
 
 @every_case
@@ -110,17 +95,7 @@ def test_split_batches_give_the_same_rows(case: Case, rows: list[Row], cuts: lis
 def test_resume_between_any_two_batches_changes_nothing(
     case: Case, rows: list[Row], cuts: list[int], whole: list[bool]
 ) -> None:
-    frame = as_frame(rows)
-    parts, states = [], []
-    operator, _ = case.make()
-    for part, afresh in zip(pieces(frame, cuts), whole, strict=False):
-        parts.append(operator.process(part))
-        state = operator.snapshot(afresh or not states)
-        if state is not None:
-            states = [state] if afresh else [*states, state]
-        operator, _ = case.make()
-        operator.restore(states)
-    assert_frame_equal(pl.concat(parts), undisturbed(case, frame))
+    resumes(case.make, as_frame(rows), cuts, whole)
 
 
 @every_case
@@ -144,29 +119,21 @@ def test_resume_from_a_log_of_changes_changes_nothing(
 
 @every_case
 def test_empty_batch_gives_none_and_the_promised_columns(case: Case) -> None:
-    assert undisturbed(case, as_frame([])).height == 0
+    assert undisturbed(case.make, as_frame([])).height == 0
 
 
 @every_case
 @given(rows=rows_of_any_kind)
 @examples(20)
 def test_pure_the_batch_is_left_alone_and_a_second_run_agrees(case: Case, rows: list[Row]) -> None:
-    frame = as_frame(rows)
-    first = undisturbed(case, frame)
-    assert_frame_equal(frame, as_frame(rows))
-    assert_frame_equal(undisturbed(case, frame), first)
+    is_pure(case.make, as_frame(rows))
 
 
 @every_case
 @given(rows=rows_of_any_kind)
 @examples(20)
 def test_rows_that_go_are_accounted_for(case: Case, rows: list[Row]) -> None:
-    operator, _ = case.make()
-    for frame in (operator.process(as_frame(rows)), operator.flush()):
-        before, after = (len(rows), frame.height) if frame is not None else (0, 0)
-        rows = []
-        counts = operator.account(before, after)
-        assert before + counts.pop("created", 0) == after + sum(counts.values())
+    accounts(case.make, as_frame(rows))
 
 
 def test_every_operator_has_its_case() -> None:

@@ -3,14 +3,14 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from edge.component import Stream
-from edge.outbox.model import Parcel
+from edge.promises.sink import OUTBOX, PATH, numbered, rows
 from edge.sinks import Sink, console, datum, publication
 from edge.sinks.cloudwatch import CloudwatchSink
 from edge.sinks.console import ConsoleSink
@@ -24,24 +24,9 @@ from tests.mqtt.listener import Listener
 from tests.proxy import Proxy
 from tests.scripted import HandClock
 
-PATH = "osaka/press/lake"
-OUTBOX = "1a2b3c4d"
+__all__ = ["OUTBOX", "PATH", "numbered", "rows"]
+
 STREAM = Stream("ts", ("line",))
-
-
-def rows(count: int, first: int = 1, lines: int = 3) -> pl.DataFrame:
-    """Rows as a link hands them over: `edge_id` first, one reading a second, some lines in turn."""
-    numbers = range(first, first + count)
-    return pl.DataFrame(
-        {
-            "edge_id": [f"{PATH}/{OUTBOX}-{number}" for number in numbers],
-            "ts": pl.Series([number * 1_000_000 for number in numbers]).cast(
-                pl.Datetime("us", "UTC")
-            ),
-            "line": [f"l{number % lines}" for number in numbers],
-            "value": [number / 4 for number in numbers],
-        }
-    )
 
 
 def bound(sink: Sink, columns: pl.Schema | None = None, **settings: object) -> Sink:
@@ -49,11 +34,6 @@ def bound(sink: Sink, columns: pl.Schema | None = None, **settings: object) -> S
     choices = {"stream": STREAM, "identity": True, "order": "none"} | settings
     sink.bind(columns or rows(1).schema, **choices)  # type: ignore[arg-type]
     return sink
-
-
-def numbered(parcels: Sequence[Parcel], first: int = 1) -> list[Parcel]:
-    """Parcels as the outbox stores them: each with its own id."""
-    return [parcel._replace(id=number) for number, parcel in enumerate(parcels, first)]
 
 
 class Place(Protocol):

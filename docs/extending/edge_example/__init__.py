@@ -1,0 +1,1 @@
+"""Parts of edge in a package of their own."""
