@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 run: .venv/ready mosquitto   ## the main job on real data, no cloud account
 	$(BIN)/edge demo
 
-test: .venv/ready mosquitto disks faketime docker  ## everything
+test: .venv/ready mosquitto disks faketime chromium docker  ## everything
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/ready           ## format, lint, types
@@ -53,6 +53,11 @@ disks:                       # what tests/faults make file systems with
 faketime:                    # a wall clock that tests can set, for one process
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends libfaketime; }
+
+.PHONY: chromium
+chromium:                    # what tests/page look at the live page with
+	@[ -x /usr/bin/chromium ] || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --no-install-recommends chromium; }
 
 .PHONY: docker
 docker:                      # an engine where none runs, and what its base image is made with

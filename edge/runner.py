@@ -53,6 +53,7 @@ class Runner:
         )
         self.links = self._make_links()
         self.running = False
+        self.waits_for_room = False
         self._progressed = self._clock.steady()
         self._ended = False
         self._flow: Flow | None = None
@@ -310,23 +311,24 @@ class Runner:
         """Until it is durable: waits for room where the policy is to block, and for the disk."""
         entries, counts, memory, losses, rejects = outcome
         commit = Commit(entries, position, memory, counts, rejects, losses)
-        pause, waiting = 0.1, False
+        pause = 0.1
         while True:
             began = self._clock.steady()
             try:
                 await self.outbox.call("commit", commit)
                 break
             except OutboxFull as full:
-                if not waiting:
+                if not self.waits_for_room:
                     log.warning("%s", full)
-                waiting = True
+                self.waits_for_room = True
                 pause = UPKEEP
                 self._progressed = self._clock.steady()
             except Exception as error:
                 log.error("outbox %s: cannot commit, tried again: %r", self._folder, error)
                 pause = min(RETRY_CAP, 2 * pause)
             await self._clock.sleep(pause)
-        if waiting:
+        if self.waits_for_room:
+            self.waits_for_room = False
             log.info("outbox %s: has room again, intake goes on", self._folder)
         if self.observation is not None:
             self.observation.committed(commit, self._clock.steady() - began)

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,9 @@ from edge.demo.children import Child, DemoError
 from edge.demo.cloud import Arrived
 from edge.demo.proxy import Proxy
 from edge.demo.stage import checkout
+from tests.ports import free_port
 
+MAD_TOPIC = "plant/line-2/press-7/vibration"
 SERIES = expected.readings(checkout() / DATA)
 
 
@@ -250,3 +255,36 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+STAGED: dict[str, Callable[[Any], object]] = {
+    "link": lambda p: p["links"]["lake"]["state"] == "down" and p["sinks"]["lake"]["buffered_rows"],
+    "rubbish": lambda p: {each["topic"] for each in p["rejects"]} == {MAD_TOPIC},
+}
+
+
+@pytest.mark.parametrize("fault", [*STAGED])
+def test_a_fault_is_staged_and_stays_until_ctrl_c(tmp_path: Path, fault: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    command = "import sys; from pathlib import Path; from edge.demo import fault; "
+    command += f"sys.exit(fault.main({fault!r}, Path({str(tmp_path)!r}), {address!r}, well=1.0))"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        wait_for(lambda: STAGED[fault](state_of(address)))
+        children = children_of(demo.pid)
+        demo.send_signal(signal.SIGINT)
+        _, told = demo.communicate(timeout=60)
+    assert f"look at http://{address}/" in told
+    assert demo.returncode == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def state_of(address: str) -> Any:
+    """The only pipeline there; one without anything while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/state", timeout=60) as answer:
+            return json.load(answer)["pipelines"][0]
+    except OSError:
+        nothing: dict[str, Any] = {"state": None, "buffered_rows": 0}
+        return {"links": {"lake": nothing}, "sinks": {"lake": nothing}, "rejects": []}

@@ -24,6 +24,7 @@ RUN_BY = {
     "room-trend": "test_pipelines.py",
     "share-aggregator": "test_share.py",
     "share-collector": "test_share.py",
+    "vibration": "test_demo.py",
     "taxi-demand": "test_pipelines.py",
 }
 

@@ -149,13 +149,25 @@ def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "list[Besi
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where its files go.")] = Path("out/demo"),
+    fault: Annotated[
+        Literal["link", "rubbish", "full"] | None,
+        typer.Option(help="Instead, let one thing go wrong until Ctrl-C, with the live page on."),
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With a fault: where the page is.")
+    ] = None,
 ) -> None:
     """Play the main job on real data, all on this machine.
 
     Starts a broker, S3 and SQS here, takes them away and brings them back. Needs edge[demo].
     """
+    from edge.demo import fault as staged
     from edge.demo import main
 
+    if http is not None and fault is None:
+        raise DefinitionError("--http: needs --fault; the main job has no time to be looked at")
+    if fault is not None:
+        raise typer.Exit(staged.main(fault, out, http))
     raise typer.Exit(main(out))
 
 

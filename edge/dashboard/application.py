@@ -1,8 +1,5 @@
 """What is answered under which address."""
 
-import mimetypes
-from importlib.resources import files
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -12,9 +9,8 @@ from starlette.types import ASGIApp
 from edge.dashboard.guard import Guard
 from edge.dashboard.hub import VIEWERS, Hub
 from edge.dashboard.metrics import CONTENT_TYPE, Metrics
+from edge.dashboard.page import find
 from edge.dashboard.settings import Settings
-
-PAGE = files("edge.dashboard") / "page"
 
 
 class Application:
@@ -37,12 +33,13 @@ class Application:
         ]
 
     async def page(self, request: Request) -> Response:
-        """A file of the page, which is a few files in one folder of the package."""
+        """A file of the page."""
         name = request.path_params.get("name", "index.html")
-        file = next((each for each in PAGE.iterdir() if each.name == name), None)
-        if file is None or not file.is_file():
+        found = find(name)
+        if found is None:
             return PlainTextResponse("There is nothing here.\n", 404)
-        return Response(file.read_bytes(), media_type=mimetypes.guess_type(name)[0])
+        content, kind = found
+        return Response(content, media_type=kind)
 
     async def state(self, request: Request) -> Response:
         """Everything, as JSON."""

@@ -11,6 +11,7 @@ HOURS = 6
 POINTS = 360
 
 _FIRST = 2.0  # seconds between the first points; doubled whenever there are too many
+_STEP = 60.0  # seconds that a clock may be set back by; until it is there again nothing is noted
 _RATED = 5  # seconds over which rates are taken
 _LATENCY = 300  # seconds over which latencies are taken
 _LATENCY_EVERY = 5
@@ -26,8 +27,8 @@ class Filling:
         self._every = _FIRST
 
     def due(self, now: float) -> bool:
-        """Whether it is time for the next point; a clock that was set back begins anew."""
-        if self.points and now < self.points[-1][0]:
+        """Whether it is time for the next point; a clock set back by much begins anew."""
+        if self.points and now < self.points[-1][0] - _STEP:
             self.points = []
         return not self.points or now - self.points[-1][0] >= self._every
 

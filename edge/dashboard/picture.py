@@ -97,7 +97,12 @@ class Picture:
                 status["ledger"], self.pace.rates(), self._problems(links, status)
             ),
             "latency": self._latency(),
-            "outbox": {**status["outbox"], "history": self._filling.points},
+            "outbox": {
+                **status["outbox"],
+                "full": self.runner.waits_for_room,
+                "when_full": pipeline.outbox.when_full,
+                "history": self._filling.points,
+            },
             "links": links,
             "sinks": {
                 name: {**sink, "refused": _of(losses, sink_part(name), "refused")}

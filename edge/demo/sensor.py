@@ -43,6 +43,12 @@ class Sensor:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """One message, unless the broker has stopped to answer."""
+        if self.published - self.acknowledged < _OUTSTANDING:
+            self._client.publish(topic, payload, qos=1)
+            self.published += 1
+
     async def begin(self, first: Reading) -> bool:
         """Publish the first reading; True once the broker knows somebody who wants it.
 

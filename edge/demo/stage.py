@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(out: Path) -> AsyncIterator[Stage]:
+async def open_stage(
+    out: Path, pipeline: str = PIPELINE, around: Mapping[str, str] | None = None
+) -> AsyncIterator[Stage]:
     """Nothing leaves 127.0.0.1, and nothing stays when the context ends but the files in `out`.
+
+    around: what else the processor finds in its environment.
 
     Raises DemoError for what is missing on this machine.
     """
@@ -68,12 +72,12 @@ async def open_stage(out: Path) -> AsyncIterator[Stage]:
         link = Proxy(cloud.port)
         await link.start()
         stack.push_async_callback(link.close)
-        url = await _open_broker(stack, out, f"edge-{site}-{PIPELINE}-0")
+        url = await _open_broker(stack, out, f"edge-{site}-{pipeline}-0")
         sensor = Sensor(url)
         await sensor.start()
         stack.callback(sensor.close)
         field, url = await _open_field(stack, url)
-        processor = _processor(out, site, url, link.port)
+        processor = _processor(out, pipeline, site, url, link.port, around or {})
         stack.push_async_callback(processor.kill)
         yield Stage(out, cloud, link, sensor, field, processor)
 
@@ -101,10 +105,12 @@ async def _open_field(stack: AsyncExitStack, url: str) -> tuple[Proxy, str]:
     return field, parts._replace(netloc=f"{user}{at}127.0.0.1:{field.port}").geturl()
 
 
-def _processor(out: Path, site: str, broker: str, port: int) -> Processor:
+def _processor(
+    out: Path, pipeline: str, site: str, broker: str, port: int, around: Mapping[str, str]
+) -> Processor:
     return Processor(
-        checkout() / "pipelines" / f"{PIPELINE}.yaml",
-        out / "state" / PIPELINE,
+        checkout() / "pipelines" / f"{pipeline}.yaml",
+        out / "state" / pipeline,
         out / "logs" / "processor.log",
         {
             "EDGE_SITE": site,
@@ -114,5 +120,6 @@ def _processor(out: Path, site: str, broker: str, port: int) -> Processor:
             "EDGE_DEMO_QUEUE": QUEUE,
             "EDGE_DEMO_ROLL": ROLL,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            **around,
         },
     )

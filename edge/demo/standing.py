@@ -12,10 +12,11 @@ from edge.outbox.schema import FILE, connect_to_read
 
 
 class Standing(NamedTuple):
-    """What is durable now. sinks: rows delivered and rows kept, by sink."""
+    """What is durable now. sinks: rows delivered and rows kept, by sink; share: of the outbox."""
 
     ledger: Mapping[str, Mapping[str, int]]
     sinks: Mapping[str, tuple[int, int]]
+    share: float = 0.0
 
     @property
     def taken(self) -> int:
@@ -39,4 +40,6 @@ def read_standing(folder: Path) -> Standing:
         name: (sink["delivered_rows"], sink["buffered_rows"])
         for name, sink in status["sinks"].items()
     }
-    return Standing(status["ledger"], sinks)
+    room = status["outbox"]
+    share = room["bytes"] / room["max_bytes"] if room["max_bytes"] else 0.0
+    return Standing(status["ledger"], sinks, share)

@@ -177,7 +177,10 @@ def test_hours_of_the_outbox_fit_into_few_points() -> None:
     assert times == sorted(times)
     assert times[-1] > 8 * 3600 - 120
     assert (HOURS - 1) * 3600 < times[-1] - times[0] <= HOURS * 3600
-    assert filling.due(100.0)  # a clock that is set back begins anew
+    last, many = times[-1], len(times)
+    assert not filling.due(last - 30)  # set right by a little, a clock costs no history
+    assert len(filling.points) == many
+    assert filling.due(100.0)  # set back by much, it begins anew
     filling.add(100.0, 1, 0)
     assert len(filling.points) == 1
 

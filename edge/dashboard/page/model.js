@@ -1,0 +1,34 @@
+// What the page knows: the last state, and the rows that came with it and with those before.
+
+/** Keeps one entry per pipeline; states after the first bring only rows that are new. */
+export class Model {
+  constructor() {
+    this.state = null;
+    this.offset = 0; // seconds that the processor's clock is ahead of the browser's
+    this.pipelines = new Map();
+  }
+
+  /** The processor's time, unix seconds: it is its clock that all times of a state are told in. */
+  get now() {
+    return Date.now() / 1000 + this.offset;
+  }
+
+  take(state) {
+    this.offset = state.process.now - Date.now() / 1000;
+    this.state = state;
+    const names = new Set(state.pipelines.map((p) => p.pipeline));
+    for (const name of this.pipelines.keys()) if (!names.has(name)) this.pipelines.delete(name);
+    for (const pipeline of state.pipelines) this.#take(pipeline, state.partial);
+  }
+
+  #take(pipeline, partial) {
+    const before = partial ? this.pipelines.get(pipeline.pipeline) : undefined;
+    const rows = before?.rows ?? new Map();
+    for (const row of pipeline.newest.rows) {
+      const name = row.key.map((part) => part ?? "–").join(" / ");
+      rows.set(name, { ...row, name, text: `${name} ${Object.values(row.values).join(" ")}`.toLowerCase() });
+    }
+    const definition = pipeline.definition ?? before?.definition ?? null;
+    this.pipelines.set(pipeline.pipeline, { ...pipeline, definition, rows });
+  }
+}

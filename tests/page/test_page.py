@@ -1,0 +1,257 @@
+"""The live page in a real browser: what it says, that it keeps up, that everybody can read it."""
+
+import hashlib
+import json
+import os
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Browser
+
+from edge.dashboard.page import CHART, find
+from tests.broker import Broker
+from tests.page import states
+from tests.page.browser import CHROMIUM, DESK, PHONE, chromium, looking
+from tests.page.told import telling
+from tests.ports import free_port
+from tests.processor import Processor, until
+from tests.proxy import Proxy
+
+FOLDER = Path(states.__file__).parents[2] / "edge" / "dashboard" / "page"
+NAMES = sorted(file.name for file in FOLDER.iterdir() if file.suffix not in (".py", ""))
+
+DEFINITION = """
+edge: 1
+name: press
+source:
+  dataset: {path: in/*.ndjson, follow: true, settle: 100ms}
+record:
+  time: ts
+  key: device
+  fields: {ts: timestamp_ms, device: str, temp: float}
+sinks:
+  there:
+    mqtt: {url: URL, topic: "there/{device}", password: hunter2hunter2, username: edge}
+    roll: {size: 1KiB, every: 100ms}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not os.path.exists(CHROMIUM):
+        pytest.skip("chromium is not installed; run make chromium")
+    with chromium() as browser:
+        yield browser
+
+
+class Plant(NamedTuple):
+    """A real processor with its page, and a way to its broker that can be cut."""
+
+    folder: Path
+    url: str
+    way: Proxy
+    processor: Processor
+
+    def write(self, number: int, temp: float = 20.0) -> None:
+        """One more file of one row."""
+        row = {"ts": 1_700_000_000_000 + number, "device": "press-4", "temp": temp}
+        part = self.folder / "in" / "row.part"
+        part.write_text(json.dumps(row) + "\n")
+        part.rename(self.folder / "in" / f"{number:03}.ndjson")
+
+    def state(self) -> Any:
+        with urllib.request.urlopen(f"{self.url}state", timeout=60) as answer:
+            return json.load(answer)["pipelines"][0]
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    (tmp_path / "in").mkdir()
+    file, port = tmp_path / "press.yaml", free_port()
+    with Broker(tmp_path / "broker") as broker, Proxy(("127.0.0.1", broker.port)) as way:
+        file.write_text(DEFINITION.replace("URL", f"mqtt://127.0.0.1:{way.port}"))
+        address = f"127.0.0.1:{port}"
+        yield Plant(tmp_path, f"http://{address}/", way, Processor(file, "--http", address))
+
+
+def answers(plant: Plant) -> Callable[[], bool]:
+    def look() -> bool:
+        try:
+            return bool(plant.state())
+        except OSError:
+            return False
+
+    return look
+
+
+def test_it_shows_a_link_that_is_cut_and_that_comes_back(browser: Browser, plant: Plant) -> None:
+    plant.write(1)
+    with plant.processor.running():
+        until(answers(plant))
+        with looking(browser, plant.url) as view:
+            view.until("Delivered 1 row", "#sinks")
+            view.until("All is well")
+            assert "hunter2hunter2" not in view.page.content()
+            plant.way.set("refuse")
+            plant.write(2)
+            until(lambda: plant.state()["links"]["there"]["state"] == "down")
+            known = time.monotonic()
+            said = view.until("Nothing gets through to there (MQTT)")
+            assert time.monotonic() - known < 10  # below 2 where nothing else is done
+            assert "Is data lost? No. 1 row waits on this machine's disk" in said
+            plant.way.set("up")
+            view.until("All is well")
+            view.until("Delivered 2 rows", "#sinks")
+
+
+def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
+    browser: Browser, plant: Plant
+) -> None:
+    with ExitStack() as life:
+        plant.write(1)
+        life.enter_context(plant.processor.running())
+        until(answers(plant))
+        with looking(browser, plant.url) as view:
+            view.until("press-4", "#keys")
+            view.expects_silence = True
+            life.close()
+            said = view.until("The processor does not answer")
+            assert "Nothing that it had acknowledged: that is on its disk" in said
+            assert view.violations() == []
+            plant.write(2, temp=31.5)
+            life.enter_context(plant.processor.running())
+            view.until("All is well")
+            view.until("31.5", "#keys")
+            view.until("live", "#connection")
+
+
+WORDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "calm": (states.calm, ["All is well", "every one is accounted for"]),
+    "link down": (
+        states.link_down,
+        [
+            "Nothing gets through to away (MQTT).",
+            "4 min ago",
+            "No. 3,412 rows wait on this machine's disk. At this pace there is room for 2 d 4 h",
+            "Check the network of this machine",
+            "EndpointConnectionError",
+        ],
+    ),
+    "rubbish": (
+        states.rubbish,
+        [
+            "The device behind plant/line-1/press-7/temperature sends what cannot be read: "
+            "payload is not JSON.",
+            "2 min ago",
+            "Yes, from this device: 412 messages gave no rows.",
+            "Look at that device",
+        ],
+    ),
+    "nearly full": (
+        states.nearly_full,
+        [
+            "The outbox is nearly full (93 % of 64 MiB), because nothing gets through to away",
+            "full in 24 min",
+            "No. When it is full nothing more is read",
+            "raise outbox.max_size",
+            "Also: Nothing gets through",
+        ],
+    ),
+    "unbalanced": (states.unbalanced, ["The accounts do not balance at sink:lake", "Perhaps."]),
+    "empty": (states.empty, ["All is well. No row has come yet."]),
+    "large": (states.large, ["All is well"]),
+    "several": (states.several, ["All is well"]),
+}
+
+
+AXE = ("link down", "rubbish", "empty", "several")  # light, dark and phone; the others add nothing
+
+
+@pytest.mark.parametrize("name", [*WORDS])
+def test_its_first_sentence_says_what_is_wrong_and_everybody_can_read_it(
+    browser: Browser, name: str
+) -> None:
+    make, words = WORDS[name]
+    number = [*WORDS].index(name)
+    scheme, size = ("light", "dark")[number % 2], (DESK, PHONE)[number // 2 % 2]
+    with (
+        telling(make()) as told,
+        looking(browser, told.url, scheme=scheme, size=size) as view,
+    ):
+        said = view.text()
+        assert [word for word in words if word not in said] == [], said
+        if name in AXE:
+            assert view.violations() == []
+        wide = view.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= size["width"], "it scrolls sideways"
+
+
+def test_what_somebody_types_stays_while_states_come(browser: Browser) -> None:
+    state = states.large(300)
+    with telling(state) as told, looking(browser, told.url) as view:
+        search = view.page.locator("#search")
+        search.focus()
+        search.press_sequentially("press-27")
+        view.until("11 of 300 keys", "#newest")
+        view.page.evaluate("window.before = document.activeElement")
+        after = deepcopy(state)
+        states.pipeline(after)["ledger"][0]["left"]["read"] = 777_777
+        told.tell(after)
+        view.until("777,777", "#figures")
+        assert view.page.evaluate("document.activeElement === window.before")
+        assert search.input_value() == "press-27"
+        assert view.text("#found") == "11 of 300 keys"
+
+
+def test_of_five_thousand_keys_only_those_in_view_are_in_the_page(browser: Browser) -> None:
+    with telling(states.large(5000)) as told, looking(browser, told.url) as view:
+        view.until("5,000 of 5,000 keys", "#newest")
+        lines = view.page.locator("#keys [role=row]")
+        assert lines.count() < 40
+        view.page.locator("#keys .table").evaluate("table => { table.scrollTop = 1e7 }")
+        view.until("press-4999", "#keys")
+        assert lines.count() < 40
+        view.page.locator("#search").fill("press-4711")
+        view.until("1 of 5,000 keys", "#newest")
+        assert "press-4711" in view.text("#keys")
+
+
+def test_a_value_far_off_its_line_is_marked(browser: Browser) -> None:
+    state = states.calm()
+    states.pipeline(state)["newest"]["rows"][1]["spark"][-1] = 95.0
+    with telling(state) as told, looking(browser, told.url) as view:
+        assert view.page.locator("#keys .odd [role=rowheader]").all_inner_texts() == ["press-1"]
+
+
+def test_it_is_reached_and_left_by_keyboard(browser: Browser) -> None:
+    with telling(states.several()) as told, looking(browser, told.url) as view:
+        view.page.keyboard.press("Tab")
+        assert view.text(":focus") == "Skip to how it stands"
+        view.page.keyboard.press("Tab")
+        view.page.keyboard.press("Tab")
+        assert "hall-climate" in view.text(":focus")
+        view.page.keyboard.press("Enter")
+        view.until("Nothing gets through to away (MQTT)")
+
+
+def test_it_is_small_and_names_no_outside_host() -> None:
+    files = {name: find(name) for name in [*NAMES, *CHART]}
+    assert sum(len(found[0]) for found in files.values() if found) < 200_000
+    for name in NAMES:
+        text = (FOLDER / name).read_text()
+        assert set(re.findall(r"https?://[^\s\"'>]+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_the_chart_library_is_the_file_that_its_author_publishes() -> None:
+    """`youplot` carries uPlot 1.6.31; this is the hash of `dist/uPlot.iife.min.js` there."""
+    found = find("uplot.js")
+    assert found is not None
+    published = "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2"
+    assert hashlib.sha256(found[0]).hexdigest() == published
