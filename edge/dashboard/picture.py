@@ -48,13 +48,14 @@ class Picture:
         if self._looking is None:
             look = self.runner.outbox.call("look", inspection.overview)
             self._looking = asyncio.create_task(look)
-        done, _ = await asyncio.wait({self._looking}, timeout=PATIENCE)
-        if not done:
+        looking = self._looking
+        done, _ = await asyncio.wait({looking}, timeout=PATIENCE)
+        if not done or self._looking is not looking:  # who else waited for it has seen it
             return
-        looked, self._looking = self._looking, None
-        if looked.cancelled() or looked.exception() is not None:
+        self._looking = None
+        if looking.cancelled() or looking.exception() is not None:
             return
-        self.seen = looked.result()
+        self.seen = looking.result()
         self.seen_at = now = self._clock.now() / 1e6
         if self._filling.due(now):
             sinks = self.seen["status"]["sinks"].values()

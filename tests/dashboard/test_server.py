@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from edge.clock import Clock
+from edge.dashboard.picture import Picture
+from edge.secrets import Secrets
 from tests.certificates import Certificates
 from tests.dashboard.plant import Plant, running
 from tests.dashboard.test_state import settled
@@ -208,6 +211,14 @@ async def test_a_warning_of_the_log_is_shown(tmp_path: Path) -> None:
     (line,) = [each for each in state["log"] if each["logger"] == "edge.link"]
     assert line["level"] == "warning"
     assert "sink 'away': link is down" in line["message"]
+
+
+@in_loop
+async def test_two_may_look_at_the_same_time(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        picture = Picture(plant.runner, Clock(), Secrets())
+        await asyncio.gather(picture.look(), picture.look(), picture.look())
+        assert picture.seen is not None
 
 
 @in_loop
