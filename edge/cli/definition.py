@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A definition, YAML or Python.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Definitions to look at.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Definitions, or folders.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,8 +32,10 @@ def check(files: Files, as_json: Json = False) -> None:
 
     Tells every fault at once, with file, line, path and remedy, and exits with 2 if there is one.
     """
+    from edge.pipeline.reading import definition_files
+
     faults: list[Fault] = []
-    for file in files:
+    for file in definition_files(files):
         try:
             bound = _bind(file)
         except DefinitionError as error:

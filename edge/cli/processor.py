@@ -72,13 +72,14 @@ def run(
 
     from edge import process
     from edge.pipeline import Pipeline, load
+    from edge.pipeline.reading import definition_files
     from edge.secrets import secrets_of
 
     gc.freeze()
     gc.enable()
     pipelines: list[Pipeline] = []
     faults: list[Fault] = []
-    for file in _in_folders(files):
+    for file in definition_files(files):
         try:
             pipelines.append(load(file))
         except DefinitionError as error:
@@ -94,21 +95,6 @@ def run(
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside += _progress(pipelines, console) if console else []
     asyncio.run(process.run(pipelines, once=once, beside=beside))
-
-
-def _in_folders(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, and every *.yaml of a folder but those of tests."""
-    from edge.pipeline.reading import is_test_file
-
-    found: list[Path] = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(file for file in path.glob("*.yaml") if not is_test_file(file))
-        if not inside:
-            raise DefinitionError(f"{path}: has no *.yaml; put definitions there, or mount them")
-        found += inside
-    return found
 
 
 def _dashboard(

@@ -55,6 +55,19 @@ def is_test_file(file: Path) -> bool:
     return file.suffix in (".yaml", ".yml") and file.stem.endswith(".test")
 
 
+def definition_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, and every *.yaml of a folder but those of tests."""
+    found: list[Path] = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.glob("*.yaml") if not is_test_file(file))
+        if not inside:
+            raise DefinitionError(f"{path}: has no *.yaml; put definitions there, or mount them")
+        found += inside
+    return found
+
+
 def read_text(file: Path | str) -> str:
     """The text of a file that a user named. Raises DefinitionError where there is none."""
     path = Path(file)

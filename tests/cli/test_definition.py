@@ -31,6 +31,20 @@ def test_check_tells_every_fault_of_every_file_and_exits_with_2(edge: Edge, pres
     ]
 
 
+def test_check_looks_at_every_definition_of_a_folder(edge: Edge, press: Path) -> None:
+    broken = press.with_name("broken.yaml")
+    broken.write_text(DEFINITION.replace("name: press", "name: Press"))
+    press.with_name("press.test.yaml").write_text("not a definition")
+
+    done = edge("check", press.parent)
+
+    assert done.code == 2
+    assert [line.partition(": ")[0] for line in done.err.splitlines()] == [
+        f"{broken}:2",
+        f"{press}",
+    ]
+
+
 def test_check_gives_faults_as_json(edge: Edge, press: Path) -> None:
     press.write_text(DEFINITION.replace("temperature > 80", "temperatur > 80"))
 
