@@ -1,0 +1,51 @@
+"""What `--slim` leaves out of an image, no pipeline that gets such an image needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.deploy.content import _AWS_PACKAGES, _copy_definitions
+
+PLAIN = """\
+name: plain
+source: {dataset: {path: rows.csv}}
+record: {format: csv, key: device, fields: {device: str, value: float}}
+operators:
+  - deadband: {column: value, change: 1}
+sinks:
+  out: {file: {path: out, compression: zstd}}
+"""
+BY_MQTT = '  again: {mqtt: {url: "mqtt://localhost:1", topic: a}}\n'
+
+
+@pytest.mark.parametrize(
+    ("part", "needed"),
+    [
+        ("file: {path: out}", False),
+        ("s3: {bucket: lake}", True),
+        ("sqs: {queue: alarms}", True),
+    ],
+)
+def test_boto3_stays_where_a_definition_names_a_part_that_needs_it(
+    tmp_path: Path, part: str, needed: bool
+) -> None:
+    definition = tmp_path / "plain.yaml"
+    definition.write_text(PLAIN.replace("file: {path: out, compression: zstd}", part))
+    (tmp_path / "to").mkdir()
+    assert _copy_definitions(tmp_path / "to", [definition]) is needed
+    assert _copy_definitions(tmp_path / "to", [tmp_path]) is needed
+
+
+def test_what_uses_no_aws_runs_without_its_packages(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("device,value\na,1\na,1.5\na,3\n")
+    (tmp_path / "plain.yaml").write_text(PLAIN)
+    (tmp_path / "both.yaml").write_text(PLAIN + BY_MQTT)
+    gone = f"import sys; sys.modules.update(dict.fromkeys({_AWS_PACKAGES}))"
+    program = f"{gone}; from edge.cli import main; main()"
+    for words in ("check both.yaml", "run --once plain.yaml", "status plain.yaml"):
+        command = [sys.executable, "-c", program, *words.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("out/**/*.zst")]) == 1
