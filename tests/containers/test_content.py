@@ -1,4 +1,4 @@
-"""What `--slim` leaves out of an image, no pipeline that gets such an image needs."""
+"""What `--slim` and `--cpu compat` change in an image."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.deploy.content import _AWS_PACKAGES, _copy_definitions
+from edge.deploy.content import _AWS_PACKAGES, _copy_definitions, requirements
 
 PLAIN = """\
 name: plain
@@ -49,3 +49,8 @@ def test_what_uses_no_aws_runs_without_its_packages(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     assert len([*tmp_path.glob("out/**/*.zst")]) == 1
+
+
+def test_an_image_for_processors_without_avx2_has_the_other_runtime_of_polars() -> None:
+    (more,) = set(requirements(compat=True)) - set(requirements(compat=False))
+    assert more.startswith("polars[rtcompat]")
