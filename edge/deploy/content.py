@@ -22,6 +22,7 @@ _GLIBC = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Debian 10 and 
 _AWS = {"s3", "sqs"}  # parts that need boto3
 _AWS_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3")
 _SERVICES = {"s3", "sqs", "sts", "sso", "sso-oidc"}  # of 400 that botocore describes, in 30 MB
+_UNUSED = ("bin", "pygments")  # rich colours code with it, which no command prints
 _NEWS = 2**20  # bytes below which nobody asks for a package's size
 _DEFINITIONS = ("*.yaml", "*.yml")
 
@@ -156,7 +157,8 @@ def _prune(app: Path, with_aws: bool) -> None:
     """Take out what no processor uses."""
     if (app / "_polars_runtime_compat").exists():
         shutil.rmtree(app / "_polars_runtime_32", ignore_errors=True)
-    shutil.rmtree(app / "bin", ignore_errors=True)
+    for name in _UNUSED:
+        shutil.rmtree(app / name, ignore_errors=True)
     for tests in [*app.glob("*/tests"), *app.glob("*/*/tests")]:
         shutil.rmtree(tests)
     if not with_aws:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.deploy.content import _AWS_PACKAGES, _copy_definitions, requirements
+from edge.deploy.content import _AWS_PACKAGES, _UNUSED, _copy_definitions, requirements
 
 PLAIN = """\
 name: plain
@@ -38,13 +38,16 @@ def test_boto3_stays_where_a_definition_names_a_part_that_needs_it(
     assert _copy_definitions(tmp_path / "to", [tmp_path]) is needed
 
 
-def test_what_uses_no_aws_runs_without_its_packages(tmp_path: Path) -> None:
+def test_what_uses_no_aws_runs_without_its_packages_and_without_what_nothing_uses(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "rows.csv").write_text("device,value\na,1\na,1.5\na,3\n")
     (tmp_path / "plain.yaml").write_text(PLAIN)
     (tmp_path / "both.yaml").write_text(PLAIN + BY_MQTT)
-    gone = f"import sys; sys.modules.update(dict.fromkeys({_AWS_PACKAGES}))"
+    gone = f"import sys; sys.modules.update(dict.fromkeys({(*_AWS_PACKAGES, *_UNUSED)}))"
     program = f"{gone}; from edge.cli import main; main()"
-    for words in ("check both.yaml", "run --once plain.yaml", "status plain.yaml"):
+    commands = ["--help", "check both.yaml", "run --once plain.yaml", "status plain.yaml"]
+    for words in [*commands, "outbox ledger plain.yaml", "describe window"]:
         command = [sys.executable, "-c", program, *words.split()]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
