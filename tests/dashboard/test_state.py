@@ -23,14 +23,17 @@ ROWS = [
 
 def has_settled(pipeline: Json) -> bool:
     """All rows that can be are delivered, the others wait because the link is down."""
-    sinks = pipeline["sinks"]
+    if not pipeline["sinks"]:
+        return False
+    lake, latency = pipeline["sinks"]["lake"], pipeline["latency"]
     return bool(
-        sinks
-        and sinks["lake"]["delivered_rows"]
-        and not sinks["lake"]["buffered_rows"]
+        pipeline["flow"]["stages"][0]["counters"].get("read") == len(ROWS) + 1
+        and latency["durable"]["count"] == len(ROWS)
+        and lake["delivered_rows"]
+        and not lake["buffered_rows"]
+        and latency["delivered"]["sinks"]["lake"]["count"] == lake["delivered_rows"]
         and pipeline["links"]["away"]["state"] == "down"
-        and pipeline["newest"]["total"] == 3
-        and pipeline["rejects"]
+        and {row["values"]["temp"] for row in pipeline["newest"]["rows"]} == {47.0, 48.0, 49.0}
     )
 
 
@@ -133,8 +136,8 @@ def test_a_link_that_is_down_says_why_and_when_it_tries_again(pipeline: Any) -> 
     down, up = pipeline["links"]["away"], pipeline["links"]["lake"]
     assert down["retries"] >= 1
     assert down["next_try"] > down["since"] - 1
-    assert [each["state"] for each in down["timeline"]] == ["down"]
-    assert down["timeline"][0]["why"] == down["why"]
+    assert {each["state"] for each in down["timeline"]} == {"down"}
+    assert down["why"] in {each["why"] for each in down["timeline"]}
     assert up["last_delivery"] >= up["since"] - 1
     assert (up["state"], up["why"], up["next_try"]) == ("up", None, None)
 
