@@ -19,9 +19,10 @@ UID = 10001
 
 _WHEELS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _GLIBC = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Debian 10 and later have 2.28
-_AWS = {"s3", "sqs"}  # parts that need boto3
+_AWS = {"s3", "sqs", "cloudwatch"}  # parts that need boto3
 _AWS_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3")
-_SERVICES = {"s3", "sqs", "sts", "sso", "sso-oidc"}  # of 400 that botocore describes, in 30 MB
+# Of 400 that botocore describes, in 30 MB.
+_SERVICES = {"s3", "sqs", "cloudwatch", "sts", "sso", "sso-oidc"}
 _UNUSED = ("bin", "pygments")  # rich colours code with it, which no command prints
 _NEWS = 2**20  # bytes below which nobody asks for a package's size
 _DEFINITIONS = ("*.yaml", "*.yml")

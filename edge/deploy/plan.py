@@ -8,10 +8,11 @@ from edge.deploy.account import Account, told
 from edge.deploy.difference import lines
 from edge.deploy.resources import Resource
 from edge.deploy.resources.access import Role
+from edge.deploy.resources.alarm import alarms_of, former_alarms
 from edge.deploy.resources.bucket import Bucket
 from edge.deploy.resources.ground import Cluster, LogGroup, Repository
 from edge.deploy.resources.queue import Queue, dead_letters
-from edge.deploy.resources.tasks import Definition, Former, Service, former_services
+from edge.deploy.resources.tasks import Definition, Service, former_services
 from edge.deploy.workload import Workload
 
 
@@ -41,8 +42,8 @@ class Stock(NamedTuple):
 
     made: Sequence[Resource]
     needed: Sequence[tuple[Resource, str]]
-    former: Sequence[Former] = ()
-    """Services of hosts that are named no more."""
+    former: Sequence[Resource] = ()
+    """Services of hosts that are named no more, alarms that are asked for no more."""
 
     def services(self) -> Mapping[str, Service]:
         """The services, by replica."""
@@ -72,9 +73,13 @@ def stock_of(account: Account, workload: Workload) -> Stock:
     definitions = {each: Definition(account, workload, each) for each in workload.pipelines}
     made += definitions.values()
     made += [Service(account, each, replica) for replica, each in definitions.items()]
+    alarms = alarms_of(account, workload)
+    made += alarms
     with told("services"):
-        former = former_services(account, [each.name for each in definitions.values()])
-    return Stock(made, needed, former)
+        services = former_services(account, [each.name for each in definitions.values()])
+    with told("alarms"):
+        gone = former_alarms(account, [each.name for each in alarms])
+    return Stock(made, needed, [*services, *gone])
 
 
 def make_plan(account: Account, workload: Workload) -> Plan:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import core_schema
 
-from edge.component import PositiveDuration, Size, format_duration, parse_size
+from edge.component import PositiveDuration, Size, format_duration, parse_duration, parse_size
 from edge.pipeline.model import Site as Name
 from edge.pipeline.options import Options
 
@@ -163,6 +163,35 @@ class Logs(Options):
         Size(parse_size("4MiB")), description="Kept while CloudWatch cannot be reached; then lost."
     )
     options: Mapping[str, str] = Field({}, description="More options of the driver.")
+
+
+def _period(span: timedelta) -> timedelta:
+    if span % timedelta(minutes=1) or not timedelta(minutes=1) <= span <= timedelta(days=1):
+        got = format_duration(span)
+        raise ValueError(f"must be whole minutes between 1m and 24h, got '{got}'")
+    return span
+
+
+Period = Annotated[PositiveDuration, AfterValidator(_period)]
+
+
+class Alarms(Options):
+    """Alarms of CloudWatch on the numbers of each processor."""
+
+    notify: tuple[
+        Annotated[str, _Matches(r"arn:[a-z-]+:\S+", "an ARN such as that of an SNS topic")], ...
+    ] = Field(
+        (), description="ARNs that are told, such as an SNS topic; also when it is well again."
+    )
+    namespace: str = Field("edge", description="Namespace of the metrics.")
+    oldest: PositiveDuration = Field(
+        parse_duration("15m"), description="How long a row may wait for its delivery."
+    )
+    link_down: Period = Field(parse_duration("15m"), description="How long a link may be down.")
+    no_data: Period | None = Field(
+        parse_duration("15m"),
+        description="How long no row may be read, or nothing be heard; null: no such alarm.",
+    )
 
 
 class Folder(Options):

@@ -13,6 +13,7 @@ from edge.deploy.foreign import FOREIGN
 from edge.deploy.sections import (
     Absolute,
     Account,
+    Alarms,
     Cluster,
     Docker,
     Efs,
@@ -85,6 +86,9 @@ class Site(Options):
     )
     network: Network = Field(Network(), description="How the container is connected.")
     logs: Logs = Field(Logs(), description="Where the log goes.")
+    alarms: Alarms | None = Field(
+        None, description="Alarms of CloudWatch; needs a pipeline that puts metrics there."
+    )
     outbox: Annotated[Absolute, AfterValidator(_outside_of_trees)] = Field(
         "/var/lib/edge", description="Folder of the host for the outboxes, on a local disk."
     )

@@ -15,7 +15,9 @@ from edge.operators import Operator
 from edge.pipeline import Pipeline, load
 from edge.pipeline.binding import Place, kind_of
 from edge.pipeline.model import Named
+from edge.sinks.cloudwatch import CloudwatchSink
 from edge.sinks.file import FileSink
+from edge.sources.metrics import NAMED, MetricsSource
 
 DEFINITIONS = PurePosixPath("/pipelines")
 """Where the image has the definitions, each under the name of its file."""
@@ -116,6 +118,11 @@ def _collisions(workload: Workload) -> Iterator[Fault]:
             yield from _place_faults(site, pipeline)
             if site.target == "fargate":
                 yield from _memory_faults(pipeline)
+    if site.alarms and not _are_measured(site.alarms.namespace, workload):
+        message = (
+            f"look at namespace {site.alarms.namespace!r}, into which no pipeline puts numbers"
+        )
+        yield site.fault(("alarms",), f"{message}; add that of docs/cloudwatch.md")
     for permission in workload.permissions():
         if _SECRET in permission.resource:
             message = "must not name a queue, a bucket or a prefix; put it into `environment`"
@@ -130,6 +137,21 @@ def _identity_faults(site: Site, replica: str, pipeline: Pipeline) -> Iterator[F
         message = f"must be {replica!r} on that host, got {pipeline.replica!r}: hosts would share"
         remedy = "rows and session; write `replica: ${EDGE_REPLICA:-0}`"
         yield pipeline.fault(("replica",), f"{message} {remedy}")
+
+
+def _are_measured(namespace: str, workload: Workload) -> bool:
+    """Whether the numbers of every processor get to where alarms look for them."""
+    return all(
+        any(
+            isinstance(pipeline.source, MetricsSource)
+            and isinstance(branch.sink, CloudwatchSink)
+            and branch.sink.namespace == namespace
+            and {*(branch.sink.dimensions or pipeline.record.key)} == {*NAMED}
+            for pipeline in pipelines
+            for branch in pipeline.sinks.values()
+        )
+        for pipelines in workload.pipelines.values()
+    )
 
 
 def _memory_faults(pipeline: Pipeline) -> Iterator[Fault]:

@@ -23,10 +23,11 @@ from edge.sources import Arrival, Batch, Source
 log = logging.getLogger("edge.sources.metrics")
 
 _LOOK = 0.5  # seconds between looks at whether it is time
-_NAMED = ("site", "replica", "pipeline", "sink")
+NAMED = ("site", "replica", "pipeline", "sink")
+"""Columns that tell whose numbers a row has."""
 _COLUMNS = pl.Schema(
     {
-        **dict.fromkeys(_NAMED, pl.String()),
+        **dict.fromkeys(NAMED, pl.String()),
         **dict.fromkeys((*OF_PIPELINE, *OF_SINK), pl.Float64()),
         "edge_received": TIMESTAMP,
     }

@@ -19,6 +19,7 @@ PERMISSIONS = {
     "PutBucketLifecycleConfiguration": ["s3:PutLifecycleConfiguration"],
     "PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
     # What tags or roles in the request take besides.
+    "PutMetricAlarm": ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
     "CreateBucket": ["s3:CreateBucket", "s3:TagResource"],
     "CreateLogGroup": ["logs:CreateLogGroup", "logs:TagResource"],
     "CreateQueue": ["sqs:CreateQueue", "sqs:TagQueue"],

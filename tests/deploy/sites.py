@@ -47,9 +47,28 @@ create: [repository, queues, buckets]
 """
 
 
+NUMBERS = """\
+edge: 1
+name: numbers
+site: ${EDGE_SITE:-local}
+replica: ${EDGE_REPLICA:-0}
+source:
+  metrics: {every: 1m}
+record: {key: [site, replica, pipeline, sink]}
+sinks:
+  cloud:
+    cloudwatch: {namespace: edge}
+"""
+
+ALARMS = "alarms: {notify: ['arn:aws:sns:eu-west-1:123456789012:plant']}\n"
+MEASURED = SITE.replace("[press.yaml]", "[press.yaml, numbers.yaml]") + ALARMS
+"""The site with alarms, and the pipeline that puts numbers there."""
+
+
 def write(folder: Path, site: str = SITE, pipeline: str = PIPELINE) -> Path:
     """The site file, with its pipeline beside it."""
     (folder / "press.yaml").write_text(pipeline)
+    (folder / "numbers.yaml").write_text(NUMBERS)
     file = folder / "osaka.yaml"
     file.write_text(site)
     return file

@@ -9,7 +9,7 @@ from tests.cli.conftest import Edge
 from tests.cli.conftest import edge as edge  # a fixture
 from tests.deploy.aws import Aws
 from tests.deploy.policy import asked, granted
-from tests.deploy.sites import PIPELINE, SITE, write
+from tests.deploy.sites import MEASURED, PIPELINE, SITE, write
 from tests.deploy.test_apply import ELSEWHERE
 from tests.deploy.test_site import WRONG
 from tests.deploy.test_watch import NAME
@@ -105,7 +105,7 @@ def test_a_plan_with_something_missing_says_so_and_fails(aws: Aws, edge: Edge, f
 def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     aws: Aws, edge: Edge, tmp_path: Path
 ) -> None:
-    file = write(tmp_path)
+    file = write(tmp_path, MEASURED)
     aws.register_host("other")  # so that the cluster of the site is made
     assert edge("deploy", "plan", file).code == 0
     assert edge("deploy", "apply", file).code == 1  # there is no image yet
@@ -113,7 +113,7 @@ def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     host = aws.register_host("plants", site="osaka", replica="gw-1")
     assert edge("deploy", "apply", file, "--wait", "0s").code == 0
     drift(aws)
-    file.write_text(SITE.replace("256MiB", "384MiB"))
+    file.write_text(MEASURED.replace("256MiB", "384MiB"))
     aws.run_task(NAME, desired_status="STOPPED")
     host.agent_connected = False
     assert edge("deploy", "apply", file, "--wait", "1s").code == 0

@@ -84,8 +84,8 @@ OTHER: Mapping[str, Any] = {
     "kubernetes.definitions": "configmap",
     "kubernetes.pull_secret": "registry",
 }
-# What is no setting of a task; test_apply and test_site have it.
-ELSEWHERE = {"edge", "account", "cluster", "target", "pipelines", "create", "file"}
+# What is no setting of a task; test_apply, test_site and test_alarms have it.
+ELSEWHERE = {"edge", "account", "cluster", "target", "pipelines", "create", "alarms", "file"}
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:

@@ -18,6 +18,7 @@ _OF_ECS: Mapping[tuple[str, ...], str] = {
     ("hosts", "where"): "is a query of ECS; name labels of nodes in `kubernetes.nodes`",
     ("capacity_provider",): "is of ECS; leave it out, the cluster has its own nodes",
     ("efs",): "is not mounted in pods; mount it on the nodes and name the folder in `mounts`",
+    ("alarms",): "are made for the targets of ECS; make them yourself and leave it out",
     ("create",): "asks for things in AWS, where nothing is made for kubernetes; make queues and"
     " buckets yourself and leave it out",
     ("exec",): "is of ECS; leave it out, `kubectl exec` is a right that the cluster gives",

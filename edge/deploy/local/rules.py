@@ -18,6 +18,7 @@ _OF_AWS: Mapping[tuple[str, ...], str] = {
     ("hosts", "where"): "is a query of ECS; leave it out, all containers run on this machine",
     ("capacity_provider",): "is of ECS; leave it out",
     ("efs",): "is not mounted by Docker; mount it and name the folder in `mounts`",
+    ("alarms",): "are made for the targets of ECS; make them yourself and leave it out",
     ("create",): "asks for things in AWS, where nothing is made for docker; make them yourself, or"
     " with another target, and leave it out",
     ("network", "subnets"): "belongs to awsvpc; leave it out",
