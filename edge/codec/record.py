@@ -53,7 +53,7 @@ class FieldSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: FieldType
+    type: FieldType = Field(description="What its values are.")
     path: str | None = Field(
         None,
         description="Dotted place in nested JSON, or column of CSV or Parquet. Default: the name.",
@@ -125,7 +125,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: PayloadFormat = "json"
+    format: PayloadFormat = Field("json", description="What a payload is written in.")
     time: str | None = Field(None, description="Event time column; arrival time when left out.")
     key: Names = Field((), description="Columns that tell one series from another.")
     fields: Mapping[str, FieldSpec] | None = Field(

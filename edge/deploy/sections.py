@@ -212,10 +212,10 @@ class Efs(Folder):
 
     file_system: Annotated[
         str, _Matches(r"fs-[0-9a-f]{8,40}", "an id such as fs-0123456789abcdef0")
-    ]
+    ] = Field(description="Id of the file system.")
     access_point: Annotated[
         str, _Matches(r"fsap-[0-9a-f]{8,40}", "an id such as fsap-0123456789abcdef0")
-    ]
+    ] = Field(description="Id of the access point, which says the folder and the user.")
 
 
 class Docker(Options):

@@ -115,7 +115,7 @@ class Named(Options):
     """One operator in its list; its name is the key of its durable memory."""
 
     operator: InstanceOf[Operator]
-    name: Name | None = None
+    name: Name | None = Field(None, description="Its own; the key of its durable memory.")
 
 
 def _as_named(value: object) -> object:

@@ -1,8 +1,10 @@
 """JSON Schema of a whole definition, every part's options under its key."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from inspect import cleandoc
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from edge.component import Component, format_duration
 from edge.errors import DefinitionError
+from edge.pipeline.document import parse
 from edge.pipeline.example import ExampleFile
 from edge.pipeline.model import Pipeline
 from edge.pipeline.parts import KINDS, OPERATOR, SINK, SOURCE, Kind
@@ -17,6 +20,7 @@ from edge.pipeline.parts import KINDS, OPERATOR, SINK, SOURCE, Kind
 Schema = dict[str, Any]
 
 _REFERENCE = "#/$defs/"
+_EXAMPLE = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _VARIABLE: Schema = {"type": "string", "pattern": r"\$\{", "description": "${NAME}"}
 _SCALARS = ("integer", "number", "boolean")
 _MANY = ("properties", "$defs", "patternProperties")
@@ -42,14 +46,16 @@ def definition_schema() -> Schema:
     )
     definitions: dict[str, Schema] = schema["$defs"]
 
-    def one_of(kind: Kind, beside: Mapping[str, Any], title: str) -> Schema:
+    def one_of(kind: Kind, beside: Mapping[str, Any], title: str, says: str) -> Schema:
         found = parts[kind.word]
         options = {
-            name: _optional(part, {"$ref": references[part, "validation"]["$ref"]})
+            name: _told(part, name)
+            | _optional(part, {"$ref": references[part, "validation"]["$ref"]})
             for name, part in found.items()
         }
         return {
             "title": title,
+            "description": says,
             "type": "object",
             "properties": {**options, **beside},
             "additionalProperties": False,
@@ -60,10 +66,14 @@ def definition_schema() -> Schema:
     properties = top["properties"]
     named = definitions["Named"]["properties"]
     branch = definitions["Branch"]["properties"]
-    properties["source"] = one_of(SOURCE, {"acknowledge": properties.pop("acknowledge")}, "Source")
-    definitions["Named"] = one_of(OPERATOR, {"name": named["name"]}, "Operator")
+    says = properties["source"]["description"]
+    acknowledge = {"acknowledge": properties.pop("acknowledge")}
+    properties["source"] = one_of(SOURCE, acknowledge, "Source", says)
+    says = definitions["Named"]["description"]
+    definitions["Named"] = one_of(OPERATOR, {"name": named["name"]}, "Operator", says)
     del branch["sink"]
-    definitions["Branch"] = one_of(SINK, branch, "Sink")
+    says = definitions["Branch"]["description"]
+    definitions["Branch"] = one_of(SINK, branch, "Sink", says)
     for name in ("folder", "file"):
         del properties[name]
     properties["sinks"]["additionalProperties"] = False
@@ -134,6 +144,16 @@ def _optional(part: type[Component], reference: Schema) -> Schema:
     return reference if needs else {"anyOf": [reference, {"type": "null"}]}
 
 
+def _told(part: type[Component], name: str) -> Schema:
+    """What a part does, in one line, and the example of its docstring."""
+    text = cleandoc(part.__doc__ or name)
+    told: Schema = {"description": text.partition("\n")[0]}
+    if example := _EXAMPLE.search(text):
+        document, _ = parse(name, example[1], {})
+        told["examples"] = [document.values.get(name)]
+    return told
+
+
 def _name(reference: Mapping[str, Any]) -> str:
     return str(reference["$ref"]).removeprefix(_REFERENCE)
 
@@ -158,6 +178,8 @@ def _with_variables(node: Any) -> Any:
 
 
 def _is_narrow(node: Schema) -> bool:
-    if node.get("type") in _SCALARS or "enum" in node or "const" in node:
+    kinds = node.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "enum" in node or "const" in node or any(kind in _SCALARS for kind in kinds):
         return True
-    return node.get("type") == "string" and ("pattern" in node or "format" in node)
+    return "string" in kinds and ("pattern" in node or "format" in node)
