@@ -89,7 +89,7 @@ ONE_FAULT = [
     ("          heartbeat: 5m", "          heartbeat: 5",
      f":34: sinks.lake.operators.0.deadband.heartbeat: {ABOVE_ZERO} 5"),
     ("    s3:\n", "    s4:\n",
-     ":35: sinks.lake: no sink is called 's4'; known are console, file, mqtt, s3, sqs"),
+     ":35: sinks.lake: no sink is called 's4'; known are cloudwatch, console, file, mqtt, s3, sqs"),
     ("      bucket: plant-lake\n", "", ":35: sinks.lake.s3.bucket: is missing; add `bucket:`"),
     ("      bucket: plant-lake", "      bucket: [plant-lake]",
      ":36: sinks.lake.s3.bucket: must be text, got a list"),
