@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import re
+import socket
 import threading
 import time
 import uuid
@@ -38,7 +39,7 @@ from moto.sqs.exceptions import (
     SQSException,
     TooManyEntriesInBatchRequest,
 )
-from moto.sqs.models import Message, SQSBackend, sqs_backends
+from moto.sqs.models import Message, Queue, SQSBackend, sqs_backends
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -73,6 +74,7 @@ class Cloud:
             "127.0.0.1", 0, self._serve, threaded=True, request_handler=MotoRequestHandler
         )
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._client = threading.local()
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._clear()
@@ -185,8 +187,13 @@ class Cloud:
             if each.namespace == namespace
         ]
 
+    def waiting(self, queue: str) -> int:
+        """How many messages a queue has, hidden ones included."""
+        return len(sqs_backends[ACCOUNT][REGION].get_queue(queue)._messages)
+
     def _serve(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
+        self._client.socket = environ.get("werkzeug.socket")
         environ["wsgi.input"] = io.BytesIO(request.get_data())  # read here and there
         operation = _operation(request)
         self.calls[operation] += 1
@@ -219,6 +226,15 @@ class Cloud:
                 "Signature expired: 20260501T120000Z is now earlier than 20260501T125500Z",
             )
         return Failure("RequestTimeTooSkewed", 403)
+
+    def is_left_alone(self) -> bool:
+        """Whether the client of the call under way has closed its connection."""
+        try:
+            return bool(self._client.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def send_batch(self, backend: Any, queue_name: str, entries: Any) -> Any:
         """SendMessageBatch as AWS does it; moto's walks the whole queue for every message."""
@@ -346,6 +362,8 @@ def _size(entry: Any) -> int:
 
 
 _lenient_put = S3Response.put_object
+_racy_delete = Queue.delete_message
+_blind_receive = SQSBackend.receive_message
 _one_put = threading.Lock()
 
 
@@ -358,6 +376,26 @@ def _make_strict(cloud: Cloud) -> None:
         with _one_put:  # If-None-Match must not be looked at twice before either is there
             return _lenient_put(response)
 
+    def delete(queue: Any, handle: str) -> None:
+        with cloud._taking:  # it copies the queue without what is deleted: others must wait
+            _racy_delete(queue, handle)
+
+    def receive(backend: Any, queue: str, count: int, wait: int, *options: Any) -> Any:
+        # A long poll of moto's never sees that a FIFO group is free again, takes messages for a
+        # client that is gone, and two at once take both of one group. A group whose messages show
+        # again it gives from its last one on.
+        ends = time.monotonic() + wait
+        while True:
+            with cloud._taking:
+                held = backend.get_queue(queue)
+                held.pending_messages.difference_update(held.messages)
+                found = _blind_receive(backend, queue, count, 0, *options)
+            if found or time.monotonic() > ends or cloud.is_left_alone():
+                return found
+            time.sleep(0.02)
+
+    Queue.delete_message = delete  # type: ignore[method-assign]
+    SQSBackend.receive_message = receive  # type: ignore[method-assign]
     SQSBackend.send_message_batch = send  # type: ignore[method-assign]
     S3Response.put_object = put  # type: ignore[method-assign]
 

@@ -1,7 +1,7 @@
 """The processor killed at random moments, compared row for row with what it was given.
 
-`python -m tests.kills [dataset|mqtt] --kills 200 --seed 7` runs it for longer than the suite does;
-a seed that fails fails again.
+`python -m tests.kills [dataset|mqtt|sqs] --kills 200 --seed 7` runs it for longer than the suite
+does; a seed that fails fails again.
 """
 
 import argparse
@@ -29,6 +29,11 @@ from tests.processor import Processor, until
 from tests.proxy import Proxy
 
 BUCKET, QUEUE = "lake", "alarms"
+FIFO = "plant.fifo"
+PACK = 50
+"""Readings of one message of a queue."""
+CLOUD = "<cloud>"
+"""Where a source is to have the URL of the cloud."""
 DEVICES = 7
 BAND = 0.5
 KEEPING = "allow_anonymous true\nmax_queued_messages 0"
@@ -237,6 +242,45 @@ def _publish(port: int, given: list[Row], seconds: float) -> None:
     client.loop_stop()
 
 
+def run_sqs(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
+    """A FIFO queue of one group: what was received and not deleted comes again, in its order."""
+    chance = random.Random(seed)
+    given = readings(kills * 1_500, chance)
+    cloud.make_queue(FIFO)
+    source = f"source: {{sqs: {{queue: {FIFO}, visibility: 1s, endpoint_url: '{CLOUD}'}}}}"
+    with _furnished(folder, cloud, source, 0.0) as proxy:
+        processor = Processor(folder / "killed.yaml")
+        sender = threading.Thread(target=_fill, args=(cloud, given, kills * 0.8))
+        with flapping(proxy, chance):
+            sender.start()
+            kill_again_and_again(processor, kills, chance)
+            sender.join()
+        with processor.running() as process:
+            until(lambda: not cloud.waiting(FIFO) and _drained(folder, len(given)), 300)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, processor.tail()
+    return _verdict(cloud, kills, given, ended=False)
+
+
+def _fill(cloud: Cloud, given: list[Row], seconds: float) -> None:
+    """Ten messages of so many readings each at a time."""
+    client = cloud.client("sqs")
+    url = client.get_queue_url(QueueName=FIFO)["QueueUrl"]
+    for first in range(0, len(given), 10 * PACK):
+        starts = range(first, min(first + 10 * PACK, len(given)), PACK)
+        entries = [
+            {
+                "Id": str(at),
+                "MessageBody": json.dumps(given[start : start + PACK]),
+                "MessageGroupId": "all",
+                "MessageDeduplicationId": str(start),
+            }
+            for at, start in enumerate(starts)
+        ]
+        client.send_message_batch(QueueUrl=url, Entries=entries)
+        time.sleep(seconds * 10 * PACK / len(given))
+
+
 def _drained(folder: Path, number: int) -> bool:
     now = status(folder / "outbox", 0)
     taken = now["ledger"].get("source", {}).get("taken", 0)
@@ -251,7 +295,9 @@ def _furnished(folder: Path, cloud: Cloud, source: str, pause: float) -> Iterato
     cloud.make_queue(QUEUE)
     with Proxy(("127.0.0.1", cloud.port)) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
-        (folder / "killed.yaml").write_text(DEFINITION.format(source=source, cloud=url))
+        (folder / "killed.yaml").write_text(
+            DEFINITION.format(source=source, cloud=url).replace(CLOUD, url)
+        )
         (folder / "steady.py").write_text(STEADY.format(pause=pause))
         yield proxy
 
@@ -286,7 +332,7 @@ def _rows(objects: dict[str, bytes], prefix: str) -> list[Row]:
     return found
 
 
-SCENARIOS = {"dataset": run_dataset, "mqtt": run_mqtt}
+SCENARIOS = {"dataset": run_dataset, "mqtt": run_mqtt, "sqs": run_sqs}
 
 
 def main() -> int:
