@@ -14,7 +14,7 @@ from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.packed import sent_bytes
 from edge.outbox.room import size_of
-from edge.outbox.schema import FILE, Damage, connect_to_read, is_damage
+from edge.outbox.schema import FILE, Damage, connect_to_read, is_damage, refuse_others
 
 _FAULTS = 20  # of SQLite's own check that are told
 _NEWEST = 50  # losses, and causes of rejected payloads, that an overview has
@@ -133,6 +133,7 @@ def _looking(folder: Path) -> Iterator[sqlite3.Connection]:
     db = connect_to_read(folder / FILE)
     try:
         db.execute("BEGIN")
+        refuse_others(db, folder / FILE)
         yield db
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
@@ -148,8 +149,8 @@ def _looking(folder: Path) -> Iterator[sqlite3.Connection]:
 def status(folder: Path, now: int) -> dict[str, Any]:
     """`edge status --json` of one pipeline; now: microseconds UTC.
 
-    Raises DefinitionError when there is no outbox, EdgeError when the file is damaged; so do all
-    functions here.
+    Raises DefinitionError when there is no outbox or it is of another version, EdgeError when the
+    file is damaged; so do all functions here.
     """
     with _looking(folder) as db:
         return read_status(db, folder, now)

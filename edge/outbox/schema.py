@@ -75,13 +75,13 @@ def connect(path: Path, wal_limit: int) -> sqlite3.Connection:
     """A writing connection; the file and its tables are created when missing.
 
     wal_limit: the WAL is checkpointed when a commit leaves it longer than this, in bytes.
-    Raises sqlite3.DatabaseError when the file is damaged, DefinitionError when a newer version of
+    Raises sqlite3.DatabaseError when the file is damaged, DefinitionError when another version of
     the product wrote it (the file is left untouched).
     """
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     db.text_factory = _forgiving
     try:
-        _check_version(db, path)
+        refuse_others(db, path)
         for pragma in (
             f"page_size={PAGE_SIZE}",  # these two count only for a new file
             "auto_vacuum=INCREMENTAL",
@@ -94,8 +94,10 @@ def connect(path: Path, wal_limit: int) -> sqlite3.Connection:
             f"journal_size_limit={wal_limit}",
         ):
             db.execute("PRAGMA " + pragma).fetchall()
-        if not user_version(db):
+        if not _tables(db):
             _create(db)
+        elif user_version(db) != VERSION:
+            db.execute(f"PRAGMA user_version={VERSION}")
     except BaseException:
         db.close()
         raise
@@ -132,17 +134,21 @@ def user_version(db: sqlite3.Connection) -> int:
     return version
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
+def refuse_others(db: sqlite3.Connection, path: Path) -> None:
+    """Raise DefinitionError for a file of another version, or of somebody else. Only looks."""
     found = user_version(db)
-    if found == VERSION:
-        return
-    if _tables(db) == _own_tables():  # of another version they would differ: a flipped bit
-        db.execute(f"PRAGMA user_version={VERSION}")
-    elif found > VERSION:
+    if found == VERSION or not (tables := _tables(db)) or tables == _own_tables():
+        return  # with our tables another version is a flipped bit
+    if found < 1:
         raise DefinitionError(
-            f"outbox {path.parent}: was written by a newer version, got schema {found}, "
-            f"this one knows {VERSION}; run the newer version or choose another `outbox.path`"
+            f"outbox {path.parent}: {path.name} is no outbox, it has other tables; move it away or "
+            "choose another `outbox.path`"
         )
+    age, until = ("a newer", "") if found > VERSION else ("an older", " until it is empty")
+    raise DefinitionError(
+        f"outbox {path.parent}: was written by {age} version, got schema {found}, this one knows "
+        f"{VERSION}; run the {age.split()[1]} version{until} or choose another `outbox.path`"
+    )
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:

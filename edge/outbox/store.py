@@ -80,7 +80,7 @@ class Outbox:
         """Own the folder and open the file, whatever its content is.
 
         Waits up to `wait` seconds for another owner, asking again and again whether to `give_up`.
-        Raises OutboxLocked, DefinitionError on a network disk or when a newer version wrote the
+        Raises OutboxLocked, DefinitionError on a network disk or when another version wrote the
         file.
         """
         folder = self._file.folder

@@ -1,5 +1,6 @@
 """status and outbox: what waits, what was lost and why, seen from outside."""
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -253,3 +254,30 @@ def test_retry_of_nothing_is_no_failure(edge: Edge, ran: Path) -> None:
     done = edge("outbox", "retry", ran, "hot")
     assert done.code == 0
     assert done.err == "retry: 0 parcels of sink 'hot'\n"
+
+
+@pytest.mark.parametrize(
+    ("known", "found", "words"),
+    [
+        (1, 2, "by a newer version, got schema 2, this one knows 1; run the newer version or"),
+        (2, 1, "by an older version, got schema 1, this one knows 2; run the older version until"),
+        (1, 0, "outbox.sqlite is no outbox, it has other tables; move it away or"),
+    ],
+)
+def test_an_outbox_of_another_version_is_refused_and_left_alone(
+    edge: Edge, ran: Path, monkeypatch: pytest.MonkeyPatch, known: int, found: int, words: str
+) -> None:
+    monkeypatch.setattr("edge.outbox.schema.VERSION", known)
+    file = ran.parent / "state" / "press" / "outbox.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("ALTER TABLE sink RENAME COLUMN entries TO pieces")
+        db.execute(f"PRAGMA user_version = {found}")
+    before = {each: each.read_bytes() for each in file.parent.iterdir() if each.is_file()}
+    del before[file.with_name("lock")]
+    for command in ("run", "status", "outbox ls", "outbox verify", "outbox ledger"):
+        done = edge(*command.split(), ran)
+        assert (done.code, words in done.err) == (2, True), f"{command}: {done.err}"
+    for command, more in (("export", ["copy"]), ("retry", ["lake"]), ("drop", ["lake", "--yes"])):
+        done = edge("outbox", command, ran, *more)
+        assert (done.code, words in done.err) == (2, True), f"{command}: {done.err}"
+    assert {each: each.read_bytes() for each in before} == before

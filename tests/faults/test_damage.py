@@ -1,5 +1,6 @@
 """A flipped bit anywhere, lost commits, copies put back: it starts, and says what is lost."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import DefinitionError, EdgeError
+from edge.errors import DefinitionError, EdgeError, OutboxFull
 from edge.outbox import Commit, Limits, Loss, NewEntry, Outbox, Parcel, Reject, Remembered
-from edge.outbox.inspection import books, verify
+from edge.outbox.inspection import books, disk_use, verify
 from edge.outbox.model import SinkLimits
 from edge.outbox.schema import VERSION
 from tests.faults.mounts import ext4
@@ -26,8 +27,8 @@ BATCHES, ROWS = 60, 5
 WAITING = {"lake": 28 * ROWS, "alarms": 30 * ROWS}  # one parcel went, one was refused
 
 
-def opened(folder: Path) -> Outbox:
-    outbox = Outbox(folder, limits=Limits(64 * 2**20), sinks=SINKS, clock=HandClock())
+def opened(folder: Path, cap: int = 64 * 2**20) -> Outbox:
+    outbox = Outbox(folder, limits=Limits(cap), sinks=SINKS, clock=HandClock())
     outbox.open(0)
     return outbox
 
@@ -297,6 +298,85 @@ def test_a_folder_put_back_or_copied_gives_new_rows_numbers_of_their_own(
         drain(outbox)
         assert outbox.status()["imbalances"] == []
         outbox.close()
+
+
+# -- what is set aside, and the cap
+
+CAP = 40 * 2**20
+
+
+def fill(outbox: Outbox, size: int) -> int:
+    """Batches of five rows of `size` random bytes until it is full; how many."""
+    for number in range(1000):
+        entry = NewEntry("lake", ROWS, size, os.urandom(size))
+        read, taken = ("source", "read"), ("source", "taken")
+        try:
+            outbox.commit(Commit([entry], counts={read: ROWS, taken: ROWS}))
+        except OutboxFull:
+            return number
+    raise AssertionError("it is never full")
+
+
+def damage_page(file: Path, table: str) -> None:
+    """Rubbish in the root page of a table or index."""
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        where = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        (page,) = db.execute(where, (table,)).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as content:
+        content.seek((page - 1) * size)
+        content.write(b"rubbish!" * (size // 8))
+
+
+def test_a_full_outbox_that_is_damaged_stays_below_its_cap_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "o"
+    outbox = opened(folder, CAP)
+    batches = fill(outbox, 400_000)
+    outbox.close()
+    damage_page(folder / "outbox.sqlite", "entry_by_sink")
+    outbox = opened(folder, CAP)
+    while outbox.tend():
+        assert disk_use(folder) <= CAP
+    assert 0 < outbox._file.buffers["lake"].rescue_rows < batches * ROWS, "some do not fit yet"
+    assert fill(outbox, 400_000) == 0, "intake waits"
+    rows = 0
+    while outbox.depth("lake").rows:
+        roll(outbox, "lake", 400_000)
+        for parcel in outbox.take_parcels("lake", 1):
+            outbox.settle("lake", [parcel.id])
+            rows += parcel.rows
+        outbox.tend()
+        assert disk_use(folder) <= CAP
+    assert rows == batches * ROWS
+    assert outbox.status()["imbalances"] == []
+    while outbox.tend():
+        pass
+    assert [*(folder / "aside").iterdir()] == [], "copied to the end, and too large to keep"
+    assert fill(outbox, 400_000) >= batches - 1
+    outbox.close()
+
+
+def test_of_damaged_rows_the_newest_are_kept_up_to_an_eighth_of_the_cap(tmp_path: Path) -> None:
+    folder = tmp_path / "o"
+    outbox = opened(folder, CAP)
+    batches = fill(outbox, 400_000)
+    outbox.close()
+    with contextlib.closing(sqlite3.connect(folder / "outbox.sqlite")) as db, db:
+        db.execute("UPDATE entry SET crc = crc + 1 WHERE id % 2 = 0")
+    outbox = opened(folder, CAP)
+    while roll(outbox, "lake", 400_000):
+        assert disk_use(folder) <= CAP
+        outbox.settle("lake", [parcel.id for parcel in outbox.take_parcels("lake", 9)])
+    kept = {path.name: path.stat().st_size for path in (folder / "aside").iterdir()}
+    assert len(kept) == CAP // 8 // 400_000
+    assert "entry-2" not in kept
+    assert f"entry-{batches // 2 * 2}" in kept
+    ledger = outbox.status()["ledger"]["sink:lake"]
+    assert ledger["damaged"] == batches // 2 * ROWS
+    assert outbox.status()["imbalances"] == []
+    outbox.close()
 
 
 # -- versions
