@@ -1,7 +1,7 @@
 """A real Chromium that looks at a page, and remembers what it should not have said or asked for."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,17 +50,13 @@ class View:
         """What is written there, in one line."""
         return " ".join(str(self.page.inner_text(place)).split())
 
-    def until(self, says: str, place: str = "#headline", seconds: float = 120.0) -> str:
-        """Wait until it is written there; the whole text of the place."""
-        return self.when(lambda: says in self.text(place), place, f"says {says!r}", seconds)
-
-    def when(self, holds: Callable[[], bool], place: str, what: str, seconds: float = 120.0) -> str:
-        """Wait until something holds; raises AssertionError with what is there instead."""
+    def until(self, *says: str, at: str = "#headline", seconds: float = 120.0) -> str:
+        """Wait until all of it is written there; the whole text of the place."""
         deadline = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < deadline, f"{place} never {what}: {self.text(place)}"
+        while not all(each in (text := self.text(at)) for each in says):
+            assert time.monotonic() < deadline, f"{at} never says {says}: {text}"
             self.page.wait_for_timeout(20)
-        return self.text(place)
+        return text
 
     def violations(self) -> list[str]:
         """What axe finds: rule, and the elements."""

@@ -21,7 +21,7 @@ def calm() -> State:
     state["process"] |= {"now": now, "started": now - 5 * HOUR}
     state["log"] = []
     p = pipeline(state)
-    p["site"] = "north"
+    p |= {"site": "north", "seen": None}
     p["losses"], p["rejects"] = [], []
     for stage in p["flow"]["stages"]:
         stage["problem"] = None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import time
 import urllib.request
@@ -19,7 +20,7 @@ from edge.dashboard.page import CHART, find
 from tests.broker import Broker
 from tests.page import states
 from tests.page.browser import CHROMIUM, DESK, PHONE, chromium, looking
-from tests.page.told import telling
+from tests.page.told import State, telling
 from tests.ports import free_port
 from tests.processor import Processor, until
 from tests.proxy import Proxy
@@ -35,7 +36,8 @@ source:
 record:
   time: ts
   key: device
-  fields: {ts: timestamp_ms, device: str, temp: float}
+  fields: {ts: timestamp_ms, device: str, temp: float, note: optional str}
+outbox: {max_size: 32MiB}
 sinks:
   there:
     mqtt: {url: URL, topic: "there/{device}", password: hunter2hunter2, username: edge}
@@ -59,11 +61,13 @@ class Plant(NamedTuple):
     way: Proxy
     processor: Processor
 
-    def write(self, number: int, temp: float = 20.0) -> None:
-        """One more file of one row."""
+    def write(self, number: int, temp: float = 20.0, rows: int = 1, note: int = 0) -> None:
+        """One more file; note: random bytes in each of its rows."""
         row = {"ts": 1_700_000_000_000 + number, "device": "press-4", "temp": temp}
         part = self.folder / "in" / "row.part"
-        part.write_text(json.dumps(row) + "\n")
+        with part.open("w") as lines:
+            for _ in range(rows):
+                lines.write(json.dumps(row | {"note": random.randbytes(note).hex()}) + "\n")
         part.rename(self.folder / "in" / f"{number:03}.ndjson")
 
     def state(self) -> Any:
@@ -96,19 +100,30 @@ def test_it_shows_a_link_that_is_cut_and_that_comes_back(browser: Browser, plant
     with plant.processor.running():
         until(answers(plant))
         with looking(browser, plant.url) as view:
-            view.until("Delivered 1 row", "#sinks")
+            view.until("Delivered 1 row", at="#sinks")
             view.until("All is well")
             assert "hunter2hunter2" not in view.page.content()
             plant.way.set("refuse")
             plant.write(2)
             until(lambda: plant.state()["links"]["there"]["state"] == "down")
             known = time.monotonic()
-            said = view.until("Nothing gets through to there (MQTT)")
-            assert time.monotonic() - known < 10  # below 2 where nothing else is done
-            assert "Is data lost? No. 1 row waits on this machine's disk" in said
+            view.until(
+                "Nothing gets through to there (MQTT)",
+                "Is data lost? No. 1 row waits on this machine's disk",
+            )
+            assert time.monotonic() - known < 20  # below 2 where nothing else is done
             plant.way.set("up")
             view.until("All is well")
-            view.until("Delivered 2 rows", "#sinks")
+            view.until("Delivered 2 rows", at="#sinks")
+
+
+def test_it_tells_that_intake_waits_for_room(browser: Browser, plant: Plant) -> None:
+    plant.way.set("refuse")
+    plant.write(1, rows=120, note=2**18)
+    with plant.processor.running():
+        until(lambda: answers(plant)() and plant.state()["outbox"]["full"])
+        with looking(browser, plant.url) as view:
+            view.until("The outbox is full", "nothing gets through to there (MQTT)", "Not here:")
 
 
 def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
@@ -119,7 +134,7 @@ def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
         life.enter_context(plant.processor.running())
         until(answers(plant))
         with looking(browser, plant.url) as view:
-            view.until("press-4", "#keys")
+            view.until("press-4", at="#keys")
             view.expects_silence = True
             life.close()
             said = view.until("The processor does not answer")
@@ -128,8 +143,8 @@ def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
             plant.write(2, temp=31.5)
             life.enter_context(plant.processor.running())
             view.until("All is well")
-            view.until("31.5", "#keys")
-            view.until("live", "#connection")
+            view.until("31.5", at="#keys")
+            view.until("live", at="#connection")
 
 
 WORDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
@@ -167,7 +182,7 @@ WORDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "unbalanced": (states.unbalanced, ["The accounts do not balance at sink:lake", "Perhaps."]),
     "empty": (states.empty, ["All is well. No row has come yet."]),
     "large": (states.large, ["All is well"]),
-    "several": (states.several, ["All is well"]),
+    "several": (states.several, ["All is well", "hall-climate: Nothing gets through to away"]),
 }
 
 
@@ -188,6 +203,7 @@ def test_its_first_sentence_says_what_is_wrong_and_everybody_can_read_it(
         said = view.text()
         assert [word for word in words if word not in said] == [], said
         if name in AXE:
+            view.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
             assert view.violations() == []
         wide = view.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= size["width"], "it scrolls sideways"
@@ -199,12 +215,12 @@ def test_what_somebody_types_stays_while_states_come(browser: Browser) -> None:
         search = view.page.locator("#search")
         search.focus()
         search.press_sequentially("press-27")
-        view.until("11 of 300 keys", "#newest")
+        view.until("11 of 300 keys", at="#newest")
         view.page.evaluate("window.before = document.activeElement")
         after = deepcopy(state)
         states.pipeline(after)["ledger"][0]["left"]["read"] = 777_777
         told.tell(after)
-        view.until("777,777", "#figures")
+        view.until("777,777", at="#figures")
         assert view.page.evaluate("document.activeElement === window.before")
         assert search.input_value() == "press-27"
         assert view.text("#found") == "11 of 300 keys"
@@ -212,14 +228,14 @@ def test_what_somebody_types_stays_while_states_come(browser: Browser) -> None:
 
 def test_of_five_thousand_keys_only_those_in_view_are_in_the_page(browser: Browser) -> None:
     with telling(states.large(5000)) as told, looking(browser, told.url) as view:
-        view.until("5,000 of 5,000 keys", "#newest")
+        view.until("5,000 of 5,000 keys", at="#newest")
         lines = view.page.locator("#keys [role=row]")
         assert lines.count() < 40
         view.page.locator("#keys .table").evaluate("table => { table.scrollTop = 1e7 }")
-        view.until("press-4999", "#keys")
+        view.until("press-4999", at="#keys")
         assert lines.count() < 40
         view.page.locator("#search").fill("press-4711")
-        view.until("1 of 5,000 keys", "#newest")
+        view.until("1 of 5,000 keys", at="#newest")
         assert "press-4711" in view.text("#keys")
 
 
@@ -255,3 +271,93 @@ def test_the_chart_library_is_the_file_that_its_author_publishes() -> None:
     assert found is not None
     published = "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2"
     assert hashlib.sha256(found[0]).hexdigest() == published
+
+
+def changed(change: Callable[[Any, float], object]) -> State:
+    """The calm state with something else in it."""
+    state = states.calm()
+    change(states.pipeline(state), state["process"]["now"])
+    return state
+
+
+def lost(kind: str, part: str = "sink:lake") -> Callable[[Any, float], object]:
+    def change(p: Any, now: float) -> None:
+        p["losses"] = [
+            {"part": part, "kind": kind, "reason": "why", "rows": 7, "bytes": 70}
+            | {"first": 1, "last": 7, "first_time": now - 60, "last_time": now - 2}
+        ]
+
+    return change
+
+
+def shut(why: str) -> Callable[[Any, float], object]:
+    return lambda p, now: p["links"]["away"].update(state="down", since=now - 9, why=why)
+
+
+RULES: dict[str, tuple[Callable[[Any, float], object], str, str]] = {
+    "full": (lambda p, _: p["outbox"].update(full=True), "outbox is full", "Not here: nothing"),
+    "full, drops": (
+        lambda p, _: p["outbox"].update(full=True, when_full="drop_oldest"),
+        "outbox is full",
+        "Yes. The oldest rows are dropped",
+    ),
+    "no progress": (lambda p, _: p.update(healthy=False, silence=90), "no progress for 90 s", "No"),
+    "starting": (lambda p, _: p.update(running=False), "is not running", "No."),
+    "no disk": (lambda p, _: p["outbox"].update(disk_problem="no inodes"), "no inodes", "Not what"),
+    "disk hangs": (lambda p, now: p.update(seen=now - 40), "has not answered for", "Not what"),
+    "no broker": (
+        lambda p, _: p["source"].update(connected=False, url="mqtt://x", problem="refused"),
+        "Nothing comes in: no connection to mqtt://x: refused.",
+        "No.",
+    ),
+    "dropped": (lost("dropped"), "7 rows were dropped: why.", "Yes: 7 rows."),
+    "damaged": (lost("damaged"), "7 rows were damaged on disk: why.", "Yes: 7 rows."),
+    "late": (lost("late", "lake/window"), "7 rows were too late", "Yes: 7 rows."),
+    "failed": (lost("failed", "pipeline"), "Rows fail in an operator: why.", "Yes: 7 rows"),
+    "refused": (
+        lambda p, now: p["sinks"]["lake"].update(
+            quarantined_rows=3, refused=[{"reason": "large", "rows": 3, "last": now - 5}]
+        ),
+        "lake (files) refused 3 rows: large.",
+        "Not yet.",
+    ),
+    "in a file": (
+        lambda p, now: (
+            lost("rejected", "source")(p, now),
+            p["rejects"].append(LINE | {"last": now}),
+        ),
+        "What comes from in/a.csv cannot be read: why.",
+        "Yes, from there: 7 messages",
+    ),
+    "long ago": (
+        lambda p, now: (lost("dropped")(p, now), p["losses"][0].update(last_time=now - 9e4)),
+        "All is well",
+        "Not now. 7 rows in former times",
+    ),
+}
+LINE = {"reason": "why", "topic": "in/a.csv:31", "rows": 7, "sample": "x"}
+
+
+def test_every_rule_says_what_and_whether_data_is_lost(browser: Browser) -> None:
+    with telling(states.calm()) as told, looking(browser, told.url) as view:
+        for name, (change, what, whether) in RULES.items():
+            told.tell(changed(change))
+            view.until(what, f"Is data lost? {whether}")
+            assert not {"undefined", "NaN"} & set(view.text("body").split()), name
+
+
+ADVICE = {
+    "the connection broke (ConnectionClosedError)": "Check the network of this machine",
+    "S3 refused access (AccessDenied)": "lack the right that the reason names",
+    "The security token is expired (ExpiredToken)": "Check the credentials of this machine",
+    "there is no bucket 'lake' (NoSuchBucket)": "Create what is missing there",
+    "certificate verify failed: certificate has expired": "Check the clock of this machine",
+    "out/lake: No space left on device": "Check the disk",
+}
+
+
+def test_what_to_do_follows_from_the_reason_that_was_given(browser: Browser) -> None:
+    with telling(states.calm()) as told, looking(browser, told.url) as view:
+        for why, todo in ADVICE.items():
+            told.tell(changed(shut(why)))
+            assert todo in view.until(why), why

@@ -5,7 +5,7 @@ import { h, patch } from "./dom.js";
 import { figures } from "./figures.js";
 import { flow } from "./flow.js";
 import { clock, duration } from "./format.js";
-import { headline, silence } from "./headline.js";
+import { elsewhere, headline, silence } from "./headline.js";
 import { equations, losses } from "./ledger.js";
 import { Model } from "./model.js";
 import { Newest } from "./newest.js";
@@ -35,7 +35,8 @@ function draw() {
   const now = model.now;
   const lost = !way.live && Date.now() - (way.last ?? opened) > GRACE;
   document.body.classList.toggle("away", lost);
-  patch(at("headline"), headline(p, now, lost ? silence(way, now) : null));
+  const others = [...model.pipelines.values()].filter((each) => each !== p);
+  patch(at("headline"), [headline(p, now, lost ? silence(way, now) : null), elsewhere(others, now)]);
   patch(at("connection"), contact(lost));
   speak(at("headline").querySelector(".what")?.textContent ?? "");
   if (!p) return;

@@ -4,6 +4,7 @@
 import { count, duration, list, percent, rows, size, untilFull } from "./format.js";
 
 const RECENT = 300; // seconds after which a loss is history
+const UNSEEN = 15; // seconds after which a disk that does not answer hangs
 const NEARLY_FULL = 0.8;
 const SOON = 6; // hours until full from which on it is said
 
@@ -51,8 +52,10 @@ function unbalanced(p) {
   };
 }
 
-function disk(p) {
-  const problem = p.outbox.disk_problem;
+function disk(p, now) {
+  const unseen = p.running && p.seen != null ? now - p.seen : 0;
+  const problem = p.outbox.disk_problem
+    ?? (unseen > UNSEEN ? `it has not answered for ${duration(unseen)}` : null);
   if (!problem) return null;
   return {
     level: "bad", id: "disk", since: null,

@@ -47,6 +47,16 @@ function also(problems, now) {
     problems.map((p) => card(p.level, told(p, now))))];
 }
 
+/** What is wrong with the pipelines that are not shown. */
+export function elsewhere(pipelines, now) {
+  return pipelines.flatMap((p) => {
+    const worst = diagnose(p, now)[0];
+    if (!worst || worst.level === "info") return [];
+    return h("p", { key: `of ${p.pipeline}`, class: "also" },
+      h("a", { href: `#${encodeURIComponent(p.pipeline)}` }, p.pipeline), `: ${worst.what}`);
+  });
+}
+
 /** `text` in backquotes is what can be typed. */
 const code = (text) => text.split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
 

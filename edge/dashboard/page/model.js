@@ -1,5 +1,7 @@
 // What the page knows: the last state, and the rows that came with it and with those before.
 
+const MOST = 5000; // keys, as the processor keeps them
+
 /** Keeps one entry per pipeline; states after the first bring only rows that are new. */
 export class Model {
   constructor() {
@@ -24,11 +26,24 @@ export class Model {
   #take(pipeline, partial) {
     const before = partial ? this.pipelines.get(pipeline.pipeline) : undefined;
     const rows = before?.rows ?? new Map();
+    const known = rows.size;
     for (const row of pipeline.newest.rows) {
       const name = row.key.map((part) => part ?? "–").join(" / ");
       rows.set(name, { ...row, name, text: `${name} ${Object.values(row.values).join(" ")}`.toLowerCase() });
     }
+    const order = before && rows.size === known ? before.order : sorted(rows);
     const definition = pipeline.definition ?? before?.definition ?? null;
-    this.pipelines.set(pipeline.pipeline, { ...pipeline, definition, rows });
+    this.pipelines.set(pipeline.pipeline, { ...pipeline, definition, rows, order });
   }
+}
+
+const COLLATOR = new Intl.Collator("en", { numeric: true });
+
+/** Names by alphabet, of at most MOST keys: those heard of last. */
+function sorted(rows) {
+  if (rows.size > MOST) {
+    const oldest = [...rows.values()].sort((a, b) => (a.received < b.received ? -1 : 1));
+    for (const row of oldest.slice(0, rows.size - MOST)) rows.delete(row.name);
+  }
+  return [...rows.keys()].sort(COLLATOR.compare);
 }

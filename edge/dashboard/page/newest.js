@@ -32,12 +32,11 @@ export class Newest {
     this.#p = p;
     this.#now = now;
     if (!p) return;
-    const all = [...p.rows.values()];
+    const all = p.order.map((name) => p.rows.get(name));
     const wanted = this.#words.split(/\s+/).filter(Boolean);
-    const hits = wanted.length ? all.filter((row) => wanted.every((word) => row.text.includes(word))) : all;
-    this.#rows = hits.sort((a, b) => COLLATOR.compare(a.name, b.name));
+    this.#rows = wanted.length ? all.filter((row) => wanted.every((word) => row.text.includes(word))) : all;
     this.#columns = columns(all, p.newest.spark);
-    this.#found.textContent = all.length ? `${count(hits.length)} of ${count(all.length)} keys` : "";
+    this.#found.textContent = all.length ? `${count(this.#rows.length)} of ${count(all.length)} keys` : "";
     this.#draw();
   }
 
@@ -59,7 +58,7 @@ export class Newest {
     const { key, spark, time } = this.#p.newest;
     return h("div", {
       class: "table", role: "table", tabindex: "0", "aria-label": "Newest values",
-      "aria-rowcount": String(this.#rows.length + 1), "--columns": String(this.#columns.length),
+      "aria-rowcount": String(this.#rows.length + 1), "--columns": String(Math.max(1, this.#columns.length)),
       onscroll: () => this.#draw(),
     },
     h("div", { role: "rowgroup", class: "head" },
@@ -85,8 +84,6 @@ export class Newest {
       cell("cell", "time", when(row.time, this.#now)));
   }
 }
-
-const COLLATOR = new Intl.Collator("en", { numeric: true });
 
 const cell = (role, name, text) => h("div", { role, class: name, title: text }, text);
 
