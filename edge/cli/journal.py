@@ -54,7 +54,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """JSON; text that JSON cannot hold is escaped, so one event is always one line."""
-        event: dict[str, str | int] = {
+        event: dict[str, object] = {
             "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -64,7 +64,7 @@ class JsonLines(logging.Formatter):
             event |= {"said": said, "since": utc(record.since)}  # type: ignore[attr-defined]
         if record.exc_info:
             event["traceback"] = self._secrets.masked(self.formatException(record.exc_info))
-        return json.dumps(event)
+        return json.dumps({**event, **getattr(record, "embedded", {})})
 
 
 def utc(seconds: float) -> str:

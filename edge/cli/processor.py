@@ -61,6 +61,14 @@ def run(
         LogFormat, typer.Option(help="For people or programs; auto: text on a terminal, else json.")
     ] = "auto",
     log_level: Annotated[Level, typer.Option(help="The least that is logged.")] = "info",
+    log_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--log-metrics",
+            envvar="EDGE_LOG_METRICS",
+            help="Log numbers once a minute, as metrics that CloudWatch Logs finds; in json only.",
+        ),
+    ] = False,
 ) -> None:
     """Run pipelines in one process until SIGTERM or SIGINT.
 
@@ -90,10 +98,13 @@ def run(
     secrets = secrets_of(pipelines, os.environ)
     form = log_format if log_format != "auto" else "text" if sys.stderr.isatty() else "json"
     console = terminal(stderr=True) if sys.stderr.isatty() and form == "text" else None
+    if log_metrics and form != "json":
+        raise DefinitionError("--log-metrics: are JSON, got a log of text; add --log-format json")
     start_logging(form, log_level, secrets, console)
     beside = _dashboard(http, (http_certificate, http_key, http_client_ca), secrets)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside += _progress(pipelines, console) if console else []
+    beside += _embedded() if log_metrics else []
     asyncio.run(process.run(pipelines, once=once, beside=beside))
 
 
@@ -122,6 +133,14 @@ def _dashboard(
     from edge.dashboard.server import Dashboard
 
     return [Dashboard(given, secrets)]
+
+
+def _embedded() -> "list[Beside]":
+    """Numbers in the log, whatever else is logged."""
+    from edge.cli.embedded import Embedded
+
+    logging.getLogger("edge.metrics").setLevel(logging.INFO)
+    return [Embedded()]
 
 
 def _progress(pipelines: "Sequence[Pipeline]", console: "Console") -> "list[Beside]":

@@ -28,6 +28,14 @@ OF_SINK = (
 """Numbers of a sink."""
 
 
+_UNITS = {"_seconds": "Seconds", "_bytes": "Bytes", "_rows": "Count"}
+
+
+def unit_of(name: str) -> str | None:
+    """The unit that the end of a name tells, in the words of CloudWatch."""
+    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
+
+
 def measures(pipeline: str, running: bool, found: Mapping[str, Any] | None) -> list[Measure]:
     """Rows with `pipeline`, `sink` (None: of the pipeline) and their numbers; None: not known.
 

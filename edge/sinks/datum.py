@@ -8,6 +8,7 @@ import orjson
 import polars as pl
 
 from edge.codec import compress
+from edge.outbox.measures import unit_of
 from edge.outbox.model import Divided, Parcel, Refusal
 from edge.outbox.packed import PACKED, sent_bytes
 from edge.sinks import Encoded
@@ -17,8 +18,6 @@ DATA = 1000
 _BYTES = 900_000  # of the 1 MB that a call may have, without its namespace
 _LARGEST = 2.0**360  # of a value, either way
 _LONGEST = 1024  # characters of a dimension's value
-
-_UNITS = {"_seconds": "Seconds", "_bytes": "Bytes", "_rows": "Count"}
 
 
 class Shape(NamedTuple):
@@ -114,8 +113,7 @@ def _rows(frame: pl.DataFrame, sequences: pl.Series, shape: Shape) -> Iterator[M
 
 
 def _kind(metric: str, shape: Shape) -> Mapping[str, Any]:
-    ends = (unit for end, unit in _UNITS.items() if metric.endswith(end))
-    unit = shape.units.get(metric) or next(ends, None)
+    unit = shape.units.get(metric) or unit_of(metric)
     return {"MetricName": _plain(metric), **({"Unit": unit} if unit else {}), **shape.fixed}
 
 

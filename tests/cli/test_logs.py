@@ -270,6 +270,35 @@ def test_no_secret_is_in_the_log_of_a_run_that_logs_all_it_can(tmp_path: Path) -
     assert all(json.loads(line) for line in said.splitlines())
 
 
+def test_numbers_in_the_log_are_what_cloudwatch_makes_metrics_of(press: Path) -> None:
+    follow = press.read_text().replace("readings.ndjson}", "readings.ndjson, follow: true}")
+    press.write_text(follow + "outbox: {path: state}\n")
+    processor = Processor(press, "--log-metrics", "--log-level", "warning", EDGE_SITE="osaka")
+    with processor.running(b"numbers of sink 'hot'"):
+        pass
+    lines = [json.loads(line) for line in processor.said().splitlines()]
+    whole = next(line for line in lines if line["message"] == "pipeline 'press': numbers")
+    (about,) = whole["_aws"]["CloudWatchMetrics"]
+    assert about["Namespace"] == "edge"
+    assert about["Dimensions"] == [["site", "replica", "pipeline"]]
+    assert {"Name": "outbox_bytes", "Unit": "Bytes"} in about["Metrics"]
+    names = [each["Name"] for each in about["Metrics"]]
+    assert all(isinstance(whole[name], int | float) for name in names)
+    assert whole["pipeline"] == "press"
+    sink = next(line for line in lines if line.get("sink") == "hot")
+    assert sink["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [
+        ["site", "replica", "pipeline", "sink"]
+    ]
+    assert sink["waiting_rows"] >= 0
+
+
+def test_numbers_are_refused_in_a_log_of_text(press: Path) -> None:
+    run = [sys.executable, "-m", "edge", "run", str(press), "--log-metrics", "--log-format", "text"]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ("--log-metrics: are JSON, got a log of text; add --log-format json\n")
+
+
 def test_without_a_terminal_lines_are_json_unless_told_otherwise(press: Path) -> None:
     run = [sys.executable, "-m", "edge", "run", "--once", str(press)]
     done = subprocess.run(run, capture_output=True, text=True, check=True)

@@ -154,6 +154,14 @@ def test_alarms_that_could_never_ring_are_refused(
         load_workload(make(tmp_path, text))
 
 
+def test_numbers_in_the_log_are_numbers_too(tmp_path: Path) -> None:
+    text = ELSEWHERE.replace("[press.yaml, numbers.yaml]", "[press.yaml]")
+    logged = text.replace("{PLANT: osaka}", "{PLANT: osaka, EDGE_LOG_METRICS: '1'}")
+    assert load_workload(make(tmp_path, logged)).pipelines
+    with pytest.raises(DefinitionError, match="into which no pipeline puts numbers"):
+        load_workload(make(tmp_path, logged.replace("{retention", "{driver: json-file, retention")))
+
+
 @pytest.mark.parametrize("target", ["docker", "kubernetes"])
 def test_alarms_are_for_the_targets_of_ecs(tmp_path: Path, target: str) -> None:
     with pytest.raises(DefinitionError, match="alarms: are made for the targets of ECS"):
