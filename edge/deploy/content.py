@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import edge
+from edge.aws import AwsService
 from edge.errors import DefinitionError
 from edge.pipeline.document import parse
+from edge.pipeline.parts import KINDS
 from edge.pipeline.reading import is_test_file, read_text
 
 UID = 10001
@@ -19,10 +21,8 @@ UID = 10001
 
 _WHEELS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _GLIBC = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Debian 10 and later have 2.28
-_AWS = {"s3", "sqs", "cloudwatch"}  # parts that need boto3
 _AWS_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3")
-# Of 400 that botocore describes, in 30 MB.
-_SERVICES = {"s3", "sqs", "cloudwatch", "sts", "sso", "sso-oidc"}
+_SIGNING_IN = {"sts", "sso", "sso-oidc"}
 _UNUSED = ("bin", "pygments")  # rich colours code with it, which no command prints
 _NEWS = 2**20  # bytes below which nobody asks for a package's size
 _DEFINITIONS = ("*.yaml", "*.yml")
@@ -84,9 +84,15 @@ def _copy_definitions(target: Path, given: Sequence[Path]) -> bool:
         else:
             files = [path]
         for file in files:
-            uses_aws |= file.suffix == ".py" or bool(_AWS & set(_parts(file)))
+            uses_aws |= file.suffix == ".py" or not aws_parts().keys().isdisjoint(_parts(file))
             shutil.copyfile(file, target / file.name)
     return uses_aws
+
+
+def aws_parts() -> dict[str, str]:
+    """The parts that need boto3, by name, each with boto3's name of the service it talks to."""
+    found = {name: kind.find(name) for kind in KINDS for name in kind.table}
+    return {name: part.service for name, part in found.items() if issubclass(part, AwsService)}
 
 
 def _parts(file: Path) -> Iterator[str]:
@@ -166,8 +172,9 @@ def _prune(app: Path, with_aws: bool) -> None:
         for name in _AWS_PACKAGES:
             shutil.rmtree(app / name, ignore_errors=True)
         return
+    kept = _SIGNING_IN.union(aws_parts().values())  # of 400 that botocore describes, in 30 MB
     for service in (app / "botocore" / "data").iterdir():
-        if service.is_dir() and service.name not in _SERVICES:
+        if service.is_dir() and service.name not in kept:
             shutil.rmtree(service)
 
 

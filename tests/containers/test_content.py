@@ -26,6 +26,7 @@ BY_MQTT = '  again: {mqtt: {url: "mqtt://localhost:1", topic: a}}\n'
         ("file: {path: out}", False),
         ("s3: {bucket: lake}", True),
         ("sqs: {queue: alarms}", True),
+        ("cloudwatch: {namespace: plant}", True),
     ],
 )
 def test_boto3_stays_where_a_definition_names_a_part_that_needs_it(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from edge.deploy.content import aws_parts
 from tests.containers.conftest import Image, Network
 from tests.dashboard.plant import fetch
 from tests.engine import NAME, Engine
@@ -33,6 +34,19 @@ def test_the_process_gets_sigterm_itself_and_is_not_root(engine: Engine, image: 
     assert config["StopSignal"] == "SIGTERM"
     assert config["User"] == "10001:10001"
     assert config["Volumes"] == {"/var/lib/edge": {}}
+
+
+def test_boto3_knows_in_it_what_every_part_talks_to(engine: Engine, image: Image) -> None:
+    services = sorted({"sts", *aws_parts().values()})
+    said = engine.client.containers.run(
+        image.tag,
+        ["-c", f"import boto3\nfor each in {services}: print(boto3.client(each, 'eu-west-1'))"],
+        entrypoint="python3",
+        read_only=True,
+        network_mode="none",
+        remove=True,
+    )
+    assert said.count(b"botocore.client") == len(services)
 
 
 def test_definitions_are_in_it_and_good(engine: Engine, image: Image) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from edge.aws import AwsService
-from edge.deploy import content
 from edge.deploy.account import Account
 from edge.deploy.apply import apply, destroy
 from edge.deploy.plan import make_plan, stock_of
@@ -15,7 +13,6 @@ from edge.deploy.site import Site, load_site
 from edge.deploy.validate import check_target
 from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError, DeployFailed
-from edge.pipeline.parts import KINDS
 from tests.deploy.aws import Aws
 from tests.deploy.sites import ALARMS, MEASURED, write
 
@@ -173,12 +170,3 @@ def test_the_task_may_put_metrics_into_the_namespace_and_no_other(aws: Aws, tmp_
     policy = aws.of("PutRolePolicy")[0]["PolicyDocument"]
     assert '"cloudwatch:PutMetricData"' in policy
     assert '{"StringEquals": {"cloudwatch:namespace": "edge"}}' in policy
-
-
-def test_an_image_has_what_every_part_needs_of_boto3() -> None:
-    for kind in KINDS:
-        for name in kind.table:
-            part = kind.find(name)
-            if issubclass(part, AwsService):
-                assert name in content._AWS, name
-                assert part.service in content._SERVICES, name
