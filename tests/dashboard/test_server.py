@@ -17,6 +17,7 @@ import pytest
 
 from edge.clock import Clock
 from edge.dashboard.picture import Picture
+from edge.newest import MOST_KEYS
 from edge.secrets import Secrets
 from tests.certificates import Certificates
 from tests.dashboard.plant import Plant, running
@@ -29,7 +30,7 @@ TOKEN = "0123456789abcdef0123"
 @asynccontextmanager
 async def events(plant: Plant, last: str | None = None) -> AsyncIterator[asyncio.StreamReader]:
     address = urllib.parse.urlsplit(plant.dashboard.url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**24)
     resume = f"Last-Event-ID: {last}\r\n" if last else ""
     writer.write(f"GET /events HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
     try:
@@ -119,6 +120,19 @@ async def test_the_end_does_not_wait_for_who_looks(tmp_path: Path) -> None:
         assert asyncio.get_running_loop().time() - began < 30
         while await reader.read(2**16):
             pass
+
+
+@in_loop
+async def test_more_keys_than_are_kept_are_no_trouble(tmp_path: Path) -> None:
+    rows = [{"ts": 1_700_000_000_000, "device": f"d{n}", "temp": 1.0} for n in range(5_500)]
+    async with running(tmp_path) as plant:
+        plant.write(rows)
+        await plant.until(lambda pipeline: pipeline["newest"]["total"] == MOST_KEYS)
+        async with events(plant) as reader:
+            _, first = await next_event(reader)
+            assert len(first["pipelines"][0]["newest"]["rows"]) == MOST_KEYS
+            _, later = await next_event(reader)
+            assert len(later["pipelines"][0]["newest"]["rows"]) < MOST_KEYS
 
 
 @in_loop
