@@ -65,5 +65,16 @@ class OutboxFull(EdgeError):
     """The outbox has no room left under its cap. The runner applies the declared policy."""
 
 
+class TooLarge(EdgeError):
+    """Something that would not fit into an empty outbox either; waiting for room is no use.
+
+    part: of a batch, as a number below 1, which would fit well.
+    """
+
+    def __init__(self, message: str, part: float = 0.0) -> None:
+        super().__init__(message)
+        self.part = part
+
+
 class OutboxLocked(EdgeError):
     """Another process owns the outbox. The command line exits with 3."""

@@ -12,7 +12,7 @@ from edge.codec import pack, rows_as_json
 from edge.errors import DataError, TooManyFailures
 from edge.expression import rows_where
 from edge.operators import Operator
-from edge.outbox.model import Kept, Loss, NewEntry, Reject, Remembered
+from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered
 from edge.pipeline import Bound
 from edge.tap import Tap
 
@@ -59,6 +59,11 @@ class Outcome(NamedTuple):
     losses: list[Loss]
     rejects: list[Reject]
 
+    @classmethod
+    def nothing(cls) -> "Outcome":
+        """To begin with."""
+        return cls([], Counter(), [], [], [])
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit."""
@@ -66,10 +71,6 @@ class Outcome(NamedTuple):
 
 
 _NOW = Moment()
-
-
-def _nothing() -> Outcome:
-    return Outcome([], Counter(), [], [], [])
 
 
 class Flow:
@@ -130,7 +131,7 @@ class Flow:
 
     def isolate(self, frame: pl.DataFrame) -> Outcome:
         """As `process`, but rows that raise are found by halving and set aside as `failed`."""
-        outcome = _nothing()
+        outcome = Outcome.nothing()
         if self._salvaged:
             self._attempt(frame.clear(), outcome)
             self._salvaged = {}
@@ -140,7 +141,7 @@ class Flow:
 
     def process_rejects(self, frame: pl.DataFrame) -> Outcome:
         """Rejected payloads as rows, on their way to the sink that `rejected:` names."""
-        outcome = _nothing()
+        outcome = Outcome.nothing()
         if self._rejected is not None:
             self._deliver(self._rejected, frame, _NOW, outcome, {})
             outcome.memory.extend(self._changes())
@@ -152,17 +153,24 @@ class Flow:
         An operator whose options changed in a way that shapes its memory starts afresh. What it
         can make of that memory comes out with the next batch, in the commit that replaces it.
         """
+        # What an outcome took along that was not committed comes again.
+        self._afresh.clear()
+        self._reset.clear()
+        self._salvaged.clear()
+        self._take_back(memory)
+        self._tell_unused(memory)
+
+    def _take_back(self, memory: Mapping[str, Kept]) -> None:
         for step in self._steps():
             kept = memory.get(step.name)
             if kept is not None and kept.shape != step.shape:
                 self._forget(step, kept.states)
                 kept = None
             step.operator.restore(kept.states if kept else ())
-        self._tell_unused(memory)
 
     def _tell_unused(self, memory: Mapping[str, Kept]) -> None:
         """Say whose memory no operator takes back: open windows in it never come out."""
-        known = {"source", *(step.name for step in self._steps())}
+        known = {"source", WAITING, *(step.name for step in self._steps())}
         for name in sorted({*memory} - known - self._unused):
             log.warning(
                 "%s: is not in the definition any more, what it remembered is kept but not used; "
@@ -195,7 +203,7 @@ class Flow:
             yield from lane.steps
 
     def _rows(self, frame: pl.DataFrame, moment: Moment) -> Outcome:
-        outcome = _nothing()
+        outcome = Outcome.nothing()
         beside: dict[str, list[pl.DataFrame]] = {}
         self._tap.see("source", frame)
         rows = _run(self._common, frame, moment, outcome, beside, self._tap)
@@ -260,7 +268,7 @@ class Flow:
         except TooManyFailures:
             raise
         except Exception as error:
-            self.restore({piece.name: Kept(piece.shape, (piece.body,)) for piece in before})
+            self._take_back({piece.name: Kept(piece.shape, (piece.body,)) for piece in before})
             if frame.height <= 1:
                 for rows in [frame] if frame.height else self._salvaged.values():
                     _set_aside(rows, error, outcome)

@@ -12,10 +12,10 @@ import polars as pl
 from edge.clock import Clock
 from edge.codec import pack, unpack
 from edge.component import format_duration
-from edge.errors import LinkDown, OutboxFull
+from edge.errors import LinkDown, OutboxFull, TooLarge
 from edge.observation import Observation, Timeline
 from edge.outbox import Outbox
-from edge.outbox.model import Entry, NewEntry, Parcel, Priority
+from edge.outbox.model import Entry, NewEntry, Parcel, Priority, Refusal
 from edge.outbox.packed import sent_size
 from edge.sinks import Encoded, Receipt, Roll, Sink
 
@@ -184,14 +184,29 @@ class Link:
             await self._outbox.call(
                 "roll", self.name, entries[:count], encoded.parcels, encoded.refused, rest
             )
-        except (OutboxFull, MemoryError) as problem:
+        except (OutboxFull, TooLarge, MemoryError) as problem:
             log.debug("sink %r: %d entries cannot be rolled: %r", self.name, len(entries), problem)
+            if (
+                isinstance(problem, TooLarge)
+                and len(entries) == 1
+                and self._part >= entries[0].rows
+            ):
+                await self._refuse(entries, encoded, rest, f"too large: {problem}")
+                return True
             return self._roll_less(entries, problem)
         finally:
             self._outbox.release_entries(self.name, [entry.id for entry in entries])
         self._divisor, self._part = max(1, self._divisor // 2), max(1, self._part // 2)
         self._ahead += len(encoded.parcels)
         return True
+
+    async def _refuse(
+        self, entries: Sequence[Entry], row: Encoded, rest: NewEntry | None, reason: str
+    ) -> None:
+        """A row of which no parcel will ever fit; the others of its entry stay."""
+        log.error("sink %r: a row is refused: %s", self.name, reason)
+        gone = [Refusal(parcel.first, parcel.last, parcel.rows, reason) for parcel in row.parcels]
+        await self._outbox.call("roll", self.name, entries, (), [*row.refused, *gone], rest)
 
     def _roll_less(self, entries: Sequence[Entry], problem: Exception) -> bool:
         """Whether less can be rolled next time: fewer entries, then fewer rows of one."""

@@ -2,31 +2,29 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-
-import polars as pl
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from edge.clock import Clock
-from edge.component import in_thread, off_loop
-from edge.errors import DataError, DefinitionError, OutboxFull, TooManyFailures
-from edge.flow import Flow, Moment, Outcome
+from edge.errors import DefinitionError, OutboxFull, TooLarge, TooManyFailures
+from edge.flow import Moment, Outcome
 from edge.link import Bandwidth, Link
 from edge.observation import Observation
 from edge.outbox import Outbox
-from edge.outbox.model import Commit, Remembered
+from edge.outbox.model import Commit, Reject, Remembered
 from edge.pipeline import Pipeline
 from edge.pipeline.binding import kind_of
-from edge.rejected import Failures, RejectedLog, as_rows, show
+from edge.processing import Processing
+from edge.rejected import RejectedLog, show
 from edge.sources import Arrival, nothing
 from edge.tap import Tap
+from edge.waiting import Acknowledge, Waiting
 
 log = logging.getLogger("edge.runner")
 
 STOP_GRACE = 5.0  # seconds that work under way gets to end when the process is told to stop
 UPKEEP = 1.0  # seconds between looks at requests, room and the source's state
 RETRY_CAP = 30.0  # longest pause after an error that nobody foresaw, seconds
-ATTEMPTS = 3  # of one batch before its rows are tried apart
 
 _SOURCE = "source"
 
@@ -56,14 +54,14 @@ class Runner:
         self.waits_for_room = False
         self._progressed = self._clock.steady()
         self._ended = False
-        self._flow: Flow | None = None
         self.tap = Tap(pipeline)
+        self.observation: Observation | None = None
+        self._processing = Processing(self.bound, self.outbox, self._clock, self.tap)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
-        self._owed: deque[tuple[Mapping[str, int], Callable[[], Awaitable[None]]]] = deque()
-        self._failures = Failures(pipeline.name, self._clock)
-        self.observation: Observation | None = None
+        self._owed: deque[tuple[Mapping[str, int], Acknowledge]] = deque()
+        self._waiting = Waiting()
         self._rejected = RejectedLog(
             pipeline.name, self._clock, "payload rejected", "payloads rejected"
         )
@@ -136,8 +134,15 @@ class Runner:
             intake.result()
 
     async def step(self) -> bool:
-        """Take the next arrival, if one comes now. False once a finite source has ended."""
+        """Take the next arrival, if one comes now. False once a finite source has ended.
+
+        Rows that wait since an earlier one come first, a part of them in each step.
+        """
         assert self._arrivals is not None
+        if self._waiting.rows is not None:
+            await self._work_off()
+            self._progressed = self._clock.steady()
+            return True
         try:
             arrival = await anext(self._arrivals)
         except StopAsyncIteration:
@@ -205,8 +210,8 @@ class Runner:
         kept = restored.memory.get(_SOURCE)
         self._source_changed = kept is not None and kept.shape != kind_of(self._source)
         self._source.restore(kept.states if kept and not self._source_changed else ())
-        if self._flow is not None:
-            await asyncio.to_thread(self._flow.restore, restored.memory)
+        await self._processing.back()
+        self._waiting.restore(restored.memory, self.bound.source_columns)
         self._arrivals = self._source.arrivals(restored.position)
         self._told = self._clock.steady()
 
@@ -217,26 +222,70 @@ class Runner:
 
     async def _take(self, arrival: Arrival) -> None:
         """Process, commit, acknowledge: in this order, each only after the one before."""
-        outcome = await self._process(arrival.frame)
-        if arrival.rejects and self.pipeline.rejected:
-            await self._process_rejects(arrival, outcome)
-        outcome.counts.update({(_SOURCE, name): rows for name, rows in arrival.counts().items()})
-        outcome.rejects.extend(arrival.rejects)
-        show(self.tap, outcome.rejects, self._clock.now())
-        whole = self._source_changed or self.outbox.wants_whole(_SOURCE)
-        body = self._source.snapshot(whole)
-        if body is not None:
-            outcome.memory.append(Remembered(_SOURCE, kind_of(self._source), whole, body))
-        await self._commit(outcome, arrival.position)
-        self._rejected.add(arrival.rejects)
+        rows, memory = arrival.frame, self._source_memory()
+        outcome = await self._processing.process(rows)
+        await self._add(arrival, memory, outcome)
+        try:
+            await self._commit(outcome, arrival.position, divisible=rows.height > 1)
+        except TooLarge as large:
+            waiting = self._waiting.packed(rows)
+            if self.outbox.can_remember(len(waiting.body)):
+                await self._let_wait(arrival, [*memory, waiting], large.part)
+                return
+            await self._commit(outcome, arrival.position)
+        self._observe_arrival(arrival)
+        await self._acknowledge(arrival.acknowledge)
+
+    def _observe_arrival(self, arrival: Arrival) -> None:
         if self.observation is not None:
             self.observation.arrived(arrival.frame)
-        self._source_changed = self._source_changed and body is None
+
+    def _source_memory(self) -> Sequence[Remembered]:
+        """What the source wants remembered of the arrival it has just handed over."""
+        whole = self._source_changed or self.outbox.wants_whole(_SOURCE)
+        body = self._source.snapshot(whole)
+        if body is None:
+            return ()
+        self._source_changed = False
+        return [Remembered(_SOURCE, kind_of(self._source), whole, body)]
+
+    async def _add(self, arrival: Arrival, memory: Sequence[Remembered], outcome: Outcome) -> None:
+        """The source's side of a commit."""
+        await self._processing.process_rejects(arrival.rejects, arrival.frame, outcome)
+        outcome.counts.update({(_SOURCE, name): rows for name, rows in arrival.counts().items()})
+        outcome.rejects.extend(arrival.rejects)
+        outcome.memory.extend(memory)
+
+    async def _let_wait(self, arrival: Arrival, memory: Sequence[Remembered], part: float) -> None:
+        """Take rows from the source as they are; `step` works them off, then it is told."""
+        await self._processing.back()
+        outcome = Outcome.nothing()
+        await self._add(arrival, memory, outcome)
+        await self._commit(outcome, arrival.position)
+        self._observe_arrival(arrival)
+        self._waiting.keep(arrival.frame, part, arrival.acknowledge)
+
+    async def _work_off(self) -> None:
+        """Some of the rows that wait: what they come to, and what still waits, is one commit."""
+        rows = self._waiting.next()
+        outcome = await self._processing.process(rows)
+        outcome.memory.append(self._waiting.without(rows.height))
+        try:
+            await self._commit(outcome, None, divisible=rows.height > 1)
+        except TooLarge as large:
+            await self._processing.back()
+            self._waiting.take_less(large.part)
+            return
+        if acknowledge := self._waiting.leave(rows.height):
+            await self._acknowledge(acknowledge)
+
+    async def _acknowledge(self, acknowledge: Acknowledge) -> None:
+        """Now, or with `acknowledge: delivered` once all that was committed so far is settled."""
         if self.pipeline.acknowledge == "committed":
-            await arrival.acknowledge()
-        elif arrival.acknowledge is not nothing:
+            await acknowledge()
+        elif acknowledge is not nothing:
             ends = {name: self.outbox.next_sequence(name) for name in self.links}
-            self._owed.append((ends, arrival.acknowledge))
+            self._owed.append((ends, acknowledge))
 
     async def _tell_time(self) -> None:
         """Once a second: what comes out of operators because time went by, in its own commit.
@@ -244,79 +293,32 @@ class Runner:
         Time in which no rows could come, while the outbox was full or the process did not run, is
         none in which a device fell silent.
         """
-        now, columns = self._clock.steady(), self.bound.source_columns
+        now = self._clock.steady()
         elapsed = min(now - self._told, 2 * UPKEEP)
-        if self._source.finite or columns is None or elapsed < UPKEEP:
+        if self._source.finite or self.bound.source_columns is None or elapsed < UPKEEP:
             return
         self._told = now
-        flow = await self._flow_for(columns.to_frame())
-        if flow.timed:
-            moment = Moment(elapsed=round(elapsed * 1e6))
-            outcome = await in_thread(flow.process, columns.to_frame(), moment)
-            if not outcome.empty:
-                await self._commit(outcome, None)
+        outcome = await self._processing.advance(Moment(elapsed=round(elapsed * 1e6)))
+        if not outcome.empty:
+            await self._commit(outcome, None)
 
-    async def _process(self, frame: pl.DataFrame) -> Outcome:
-        if not frame.height:
-            return Outcome([], Counter(), [], [], [])
-        flow = await self._flow_for(frame)
-        for attempt in range(ATTEMPTS):
-            try:
-                return await off_loop(flow.rows(frame), flow.process, frame)
-            except TooManyFailures:
-                raise
-            except Exception as error:
-                restored = await self.outbox.call("restore")
-                await asyncio.to_thread(flow.restore, restored.memory)
-                if isinstance(error, DataError | MemoryError):
-                    break  # the same again, or a smaller piece fits
-                log.warning(
-                    "a batch of %d rows failed, try %d: %r", frame.height, attempt + 1, error
-                )
-        outcome = await in_thread(flow.isolate, frame)
-        self._set_aside.add(outcome.rejects)
-        self._failures.add(len(outcome.rejects))
-        return outcome
+    async def _commit(
+        self, outcome: Outcome, position: bytes | None, divisible: bool = False
+    ) -> None:
+        """Until it is durable: waits for room where the policy is to block, and for the disk.
 
-    async def _flow_for(self, frame: pl.DataFrame) -> Flow:
-        """The operators, bound to the columns of the first rows where nothing declared them.
-
-        As long as there are no such rows, only the branch of rejected payloads works.
+        Raises TooLarge for what is divisible and had better be divided.
         """
-        if self._flow is not None:
-            return self._flow
-        if self.bound.source_columns is None and frame.height:
-            self.bound.bind_columns(frame.schema)
-        restored = await self.outbox.call("restore")
-        flow = Flow(self.bound, self.outbox.wants_whole, self.tap)
-        await asyncio.to_thread(flow.restore, restored.memory)
-        if self.bound.source_columns is not None:
-            self._flow = flow
-        return flow
-
-    async def _process_rejects(self, arrival: Arrival, outcome: Outcome) -> None:
-        """Rejected payloads also go to the sink that asks for them; they are kept in any case."""
-        frame = as_rows(arrival.rejects, self._clock.now())
-        flow = await self._flow_for(arrival.frame)
-        try:
-            more = await in_thread(flow.process_rejects, frame)
-        except Exception:
-            log.exception("sink %r: its operators fail on rejected rows", self.pipeline.rejected)
-            return
-        outcome.entries.extend(more.entries)
-        outcome.counts.update(more.counts)
-        outcome.memory.extend(more.memory)
-
-    async def _commit(self, outcome: Outcome, position: bytes | None) -> None:
-        """Until it is durable: waits for room where the policy is to block, and for the disk."""
         entries, counts, memory, losses, rejects = outcome
         commit = Commit(entries, position, memory, counts, rejects, losses)
         pause = 0.1
         while True:
             began = self._clock.steady()
             try:
-                await self.outbox.call("commit", commit)
+                await self.outbox.call("commit", commit, divisible)
                 break
+            except TooLarge:
+                raise
             except OutboxFull as full:
                 if not self.waits_for_room:
                     log.warning("%s", full)
@@ -332,15 +334,20 @@ class Runner:
             log.info("outbox %s: has room again, intake goes on", self._folder)
         if self.observation is not None:
             self.observation.committed(commit, self._clock.steady() - began)
+        self._tell_of(rejects)
         for name in {entry.sink for entry in entries}:
             self.links[name].appended()
 
+    def _tell_of(self, rejects: Sequence[Reject]) -> None:
+        """In the log and to those who look, once it is durable."""
+        show(self.tap, rejects, self._clock.now())
+        self._rejected.add([reject for reject in rejects if not reject.failed])
+        self._set_aside.add([reject for reject in rejects if reject.failed])
+
     async def _end(self) -> None:
         """A finite source ended: what operators hold back goes out."""
-        if self.bound.source_columns is not None:
-            empty = pl.DataFrame(schema=self.bound.source_columns)
-            flow = await self._flow_for(empty)  # also when all rows came before a restart
-            outcome = await in_thread(flow.process, empty, Moment(ending=True))
+        outcome = await self._processing.advance(Moment(ending=True))
+        if not outcome.empty:
             await self._commit(outcome, None)
 
     async def _drain(self, stopping: "asyncio.Task[bool]") -> None:

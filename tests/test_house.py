@@ -26,6 +26,7 @@ LAYERS = [
     {"cli", "demo", "plugin", "__main__"},
     {"process"},
     {"runner", "examples", "dashboard", "deploy", "project"},
+    {"processing", "waiting"},
     {"flow", "rejected"},
     {"tap"},
     {"pipeline", "link", "promises"},

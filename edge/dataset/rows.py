@@ -62,10 +62,17 @@ class RowReader:
     """Reads files of one record; all formats give the same columns. One thread at a time."""
 
     def __init__(
-        self, record: Record, clock: Clock, fields: Mapping[str, FieldSpec] | None = None
+        self,
+        record: Record,
+        clock: Clock,
+        fields: Mapping[str, FieldSpec] | None = None,
+        most: int = 16 * 2**20,
     ) -> None:
-        """fields: what an earlier reader found the first rows to consist of."""
-        self._record, self._clock, self._decided = record, clock, fields
+        """fields: what an earlier reader found the first rows to consist of.
+
+        most: bytes of Parquet rows, as they are in memory, that are given together.
+        """
+        self._record, self._clock, self._decided, self._most = record, clock, fields, most
         self._decoders: dict[str, Decoder] = {}
 
     def decoder(self, form: FileFormat) -> Decoder:
@@ -195,7 +202,8 @@ class RowReader:
         decoder = self.decoder("parquet")
         try:
             rows = pl.scan_parquet(path).slice(offset)
-            for frame in rows.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True):
+            batches = rows.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True)
+            for frame in (part for batch in batches for part in _parts(batch, self._most)):
                 decoded = decoder.decode_frame(frame)
                 rejects = [
                     Reject(reason, repr(frame.row(index)).encode(), f"{name}:{offset + index + 1}")
@@ -205,6 +213,12 @@ class RowReader:
                 yield self._rows(decoded, rejects, offset, offset)
         except pl.exceptions.PolarsError as error:
             yield self._damaged(name, error, offset, offset)
+
+
+def _parts(frame: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Rows of at most about `most` bytes each time."""
+    number = -(-int(frame.estimated_size()) // most)
+    return frame.iter_slices(max(1, frame.height // max(1, number)))
 
 
 def _last(file: LineFile, is_over: Callable[[bytes], bool]) -> Block | None:

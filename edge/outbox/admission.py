@@ -1,11 +1,12 @@
 """Which rows of a batch get in when the outbox, or a sink's share of it, is full."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from edge.component import format_size
-from edge.errors import OutboxFull
+from edge.errors import OutboxFull, TooLarge
 from edge.outbox import ledger
 from edge.outbox.buffer import Buffer
 from edge.outbox.eviction import LOWEST_FIRST, evict_oldest, evict_refused
@@ -13,23 +14,35 @@ from edge.outbox.file import OutboxFile
 from edge.outbox.model import Commit, NewEntry, Priority
 from edge.outbox.room import cost, free_bytes
 
+TOO_LARGE = "an empty outbox is too small for it; raise outbox.max_size"
+_PIECES = 4  # an empty outbox, or share of it, takes so many pieces of a batch that is too large
+
 
 class Admitted(NamedTuple):
-    """The entries that are stored, and those that are dropped at the door (`drop_newest`)."""
+    """The entries that are stored, and those that are dropped at the door, each with the reason."""
 
     stored: Sequence[NewEntry]
-    turned_away: Sequence[NewEntry]
+    turned_away: Sequence[tuple[NewEntry, str]]
 
 
-def admit(file: OutboxFile, commit: Commit) -> Admitted:
+def admit(file: OutboxFile, commit: Commit, divisible: bool) -> Admitted:
     """Make room for what a commit writes, as the policies say.
 
     What is dropped for it is gone, and ledgered, before the commit that follows. Raises OutboxFull
-    when rows have to wait outside.
+    when rows have to wait outside; TooLarge for what is divisible and had better be divided.
+    Entries of anything else for which an empty outbox would be too small are turned away, the
+    largest first.
     """
     entries, rest = commit.entries, _rest_bytes(commit)
-    stored = [entry for entry in entries if _within_share(file, entry)]
+    stored = _within_shares(file, entries, divisible)
     fits = _find_room(file, need(stored, rest), losing=[])
+    too_large: set[int] = set()
+    if not fits and divisible:
+        _refuse_large(file, stored, rest)
+    elif not fits:
+        too_large = _hopeless(file, stored, rest)
+        stored = [entry for entry in stored if id(entry) not in too_large]
+        fits = bool(too_large) and _find_room(file, need(stored, rest), losing=[])
     for priority in LOWEST_FIRST:
         if not fits and (fewer := _without_newest(file, stored, priority)) != stored:
             stored = fewer
@@ -39,7 +52,36 @@ def admit(file: OutboxFile, commit: Commit) -> Admitted:
         if not _find_room(file, need(stored, rest), losing):
             _squeeze(file, stored, rest)
     kept = {id(entry) for entry in stored}
-    return Admitted(stored, [entry for entry in entries if id(entry) not in kept])
+    gone = [entry for entry in entries if id(entry) not in kept]
+    return Admitted(stored, [(e, TOO_LARGE if id(e) in too_large else "full") for e in gone])
+
+
+def _refuse_large(file: OutboxFile, entries: Sequence[NewEntry], rest: int) -> None:
+    """A batch is divided rather than waited for, if it is a large part of an empty outbox."""
+    size = sum(len(entry.body) for entry in entries)
+    piece = min(file.room.largest // _PIECES, size)
+    if piece == size and size > rest and _never_fits(file, need(entries, rest)):
+        piece //= 2
+    if piece < size:
+        what = f"{format_size(size)} are much for one commit"
+        raise TooLarge(f"outbox {file.folder}: {what}", piece / size)
+
+
+def _hopeless(file: OutboxFile, entries: Sequence[NewEntry], rest: int) -> set[int]:
+    """The largest entries, as many as must go so that an empty outbox could take the others."""
+    left = sorted(entries, key=lambda entry: len(entry.body))
+    gone: set[int] = set()
+    if _never_fits(file, need((), rest)):
+        return gone  # memory takes the room, and goes on taking it without them
+    while left and _never_fits(file, need(left, rest)):
+        gone.add(id(left.pop()))
+    return gone
+
+
+def _never_fits(file: OutboxFile, size: int) -> bool:
+    """Whether no delivery will make room for what does not fit now."""
+    waits = any(buffer.rows for buffer in file.buffers.values())
+    return size > file.room.largest or (not waits and file.room.is_undisturbed())
 
 
 def _without_newest(
@@ -93,26 +135,43 @@ def policy(file: OutboxFile, buffer: Buffer) -> str:
     return buffer.limits.when_full or file.limits.when_full
 
 
-def _within_share(file: OutboxFile, entry: NewEntry) -> bool:
-    """Whether the sink's own `max_size` lets the entry in, after dropping what may be dropped."""
-    buffer = file.buffers[entry.sink]
+def _within_shares(
+    file: OutboxFile, entries: Sequence[NewEntry], divisible: bool
+) -> list[NewEntry]:
+    """Entries that the sinks' own `max_size` lets in."""
+    stored = []
+    sizes: Counter[str] = Counter()
+    for entry in entries:
+        size = sizes[entry.sink] + len(entry.body)
+        if _within_share(file, entry.sink, size, divisible):
+            stored.append(entry)
+            sizes[entry.sink] = size
+    return stored
+
+
+def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bool:
+    """Whether a sink's share takes `size` bytes, after dropping what may be dropped."""
+    buffer = file.buffers[sink]
     limit = buffer.limits.max_size
 
     def enough() -> bool:
-        return limit is None or buffer.bytes + len(entry.body) <= limit
+        return limit is None or buffer.bytes + size <= limit
 
     def work(db: sqlite3.Connection) -> None:
         evict_refused(db, [buffer], enough)
         if policy(file, buffer) == "drop_oldest":
             evict_oldest(db, [buffer], enough, file.clock.now())
 
+    if limit is not None and size > limit and divisible:
+        what = f"sink {sink!r}: {format_size(size)} are more than its max_size {format_size(limit)}"
+        raise TooLarge(f"outbox {file.folder}: {what}", limit / _PIECES / size)
     if not enough():
         file.evict(work)
     if not enough() and policy(file, buffer) == "block":
         if not buffer.rows:
-            return True  # a batch larger than the share: nothing will ever make more room
+            return True  # a row larger than the share: nothing will ever make more room
         raise OutboxFull(
-            f"outbox {file.folder}: sink {entry.sink!r} is full at {format_size(buffer.bytes)} of "
+            f"outbox {file.folder}: sink {sink!r} is full at {format_size(buffer.bytes)} of "
             f"its max_size {format_size(limit or 0)}; intake waits until it delivers"
         )
     return enough()

@@ -134,11 +134,11 @@ class Buffer:
         first, self.next_sequence = self.next_sequence, self.next_sequence + new.rows
         self.insert_entry(db, number, (first, self.next_sequence - 1), new, now)
 
-    def turn_away(self, new: NewEntry) -> Gone:
+    def turn_away(self, new: NewEntry, reason: str) -> Gone:
         """Rows that never get in still use up their sequence numbers."""
         first, self.next_sequence = self.next_sequence, self.next_sequence + new.rows
         self.changed = True
-        return Gone(first, self.next_sequence - 1, new.rows, len(new.body), "full")
+        return Gone(first, self.next_sequence - 1, new.rows, len(new.body), reason)
 
     def insert_entry(
         self, db: sqlite3.Connection, number: int, span: tuple[int, int], new: NewEntry, time: int

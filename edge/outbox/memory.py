@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
+from edge.outbox import ledger
 from edge.outbox.checksum import is_sound
-from edge.outbox.model import Kept, Remembered
+from edge.outbox.model import WAITING, Kept, Loss, Remembered
 
 _TIMES = 4  # the log may grow to so many times the whole; a row per key would write 10 times more
 _SMALLEST = 64 * 2**10  # a whole smaller than this counts as this much, so tiny ones are not redone
@@ -65,6 +66,17 @@ class Memory:
                 self._lengths[piece.name] = _Length(piece.shape, whole=len(piece.body))
             elif piece.name in self._lengths:
                 self._lengths[piece.name].changes += len(piece.body)
+
+
+def give_up(db: sqlite3.Connection, names: Sequence[str], now: int) -> None:
+    """Ledger memory that is damaged. Rows that waited in it are lost, and counted once."""
+    rows = dict.fromkeys(names, 0)
+    if WAITING in rows:
+        found = db.execute("SELECT shape FROM memory WHERE name = ?", (WAITING,)).fetchone()
+        rows[WAITING] = int(found[0]) if found and str(found[0]).isdecimal() else 0
+        db.execute("DELETE FROM memory WHERE name = ?", (WAITING,))
+    losses = [Loss(name, "damaged", rows[name], 0, "memory is damaged") for name in names]
+    ledger.lose(db, losses, now)
 
 
 def read(db: sqlite3.Connection) -> tuple[dict[str, Kept], list[str]]:

@@ -116,6 +116,10 @@ class Remembered(NamedTuple):
     body: bytes
 
 
+WAITING = "waiting"
+"""The name of memory that holds rows no operator has seen yet; its shape is how many they are."""
+
+
 class Loss(NamedTuple):
     """Rows that are not delivered, for the list of losses: which part lost them, how and why."""
 

@@ -31,6 +31,9 @@ class Room:
 
     Pages + WAL + shared memory + reserve + set-aside never pass `max_size`. New rows also leave the
     reserve alone; rolling and settling, which lead out of a full outbox, may use its room.
+
+    largest: bytes that one commit into an empty outbox may write, about. largest_leaving: bytes
+    that one transaction out of a full outbox may always write.
     """
 
     def __init__(self, folder: Path, max_size: int) -> None:
@@ -44,6 +47,9 @@ class Room:
         self.wal_limit = min(_WAL_LIMIT, max_size // 16)
         self.wal_limit = max(self.wal_limit, min(_LARGE_WAL_LIMIT, max_size // 64))
         self.reserve = max(RESERVE, self.wal_limit + _PARCEL)
+        # Pages, the same again in the WAL, and its index.
+        self.largest = (max_size - self.reserve - self.wal_limit) * 64 // 130
+        self.largest_leaving = (self.reserve + self.wal_limit) * 64 // 130
         self._folder = folder
         self._reserve = folder / "reserve"
         self._file, self._wal, self._shm = (folder / (FILE + end) for end in ("", "-wal", "-shm"))
@@ -73,6 +79,10 @@ class Room:
         if keep_reserve:
             self._left, self._measured = left // 2, time.monotonic()
         return left >= 0
+
+    def is_undisturbed(self) -> bool:
+        """Whether what does not fit now lacks no room because of a reader or of the disk."""
+        return not size_of(self._wal) and self._ceiling() >= self.max_size
 
     def wal_is_long(self) -> bool:
         """Whether the WAL may soon be as long as it gets: then SQLite itself would empty it."""

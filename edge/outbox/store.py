@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 
 from edge.clock import Clock
 from edge.errors import OutboxFull
-from edge.outbox import division, inspection, ledger, memory, quarantine
+from edge.outbox import division, inspection, ledger, memory, quarantine, rolling
 from edge.outbox.admission import admit
 from edge.outbox.buffer import Buffer
 from edge.outbox.disk import Slowness
 from edge.outbox.file import OutboxFile
 from edge.outbox.gauge import Gauge, set_meta
-from edge.outbox.ledger import Gone
 from edge.outbox.model import (
     Commit,
     Depth,
@@ -45,7 +44,8 @@ class Outbox:
     """Entries, parcels, memory, position and ledger of one pipeline, in one SQLite file.
 
     Every method runs on one thread at a time: await `call` from the event loop. Only `id`, `depth`,
-    `wants_whole` and `next_sequence` never touch the file and may be used from anywhere.
+    `wants_whole`, `can_remember` and `next_sequence` never touch the file and may be used from
+    anywhere.
     """
 
     def __init__(
@@ -103,12 +103,16 @@ class Outbox:
         """Where the source stood and what every part remembered at the last commit."""
         (kept, damaged) = self._file.read(memory.read)
         if damaged:
-            losses = [Loss(name, "damaged", 0, 0, "memory is damaged") for name in damaged]
-            self._file.write(lambda db: ledger.lose(db, losses, self._clock.now()), cost(0, 10))
+            now = self._clock.now()
+            self._file.write(lambda db: memory.give_up(db, damaged, now), cost(0, 10))
         position = self._file.read(
             lambda db: db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()
         )
         return Restored(position[0] if position else None, kept)
+
+    def can_remember(self, size: int) -> bool:
+        """Whether an empty outbox holds `size` bytes of memory beside what comes of a batch."""
+        return size <= self._file.room.largest // 2
 
     def wants_whole(self, name: str) -> bool:
         """Whether the next memory of `name` should be everything instead of a change."""
@@ -116,14 +120,16 @@ class Outbox:
 
     # -- in
 
-    def commit(self, commit: Commit) -> None:
+    def commit(self, commit: Commit, divisible: bool = False) -> None:
         """Write everything that one batch changes, durably, or nothing of it.
 
         Rows appended per sink, and a loss for every rejected payload, are counted here. Raises
-        OutboxFull when there is no room and the policy is `block`.
+        OutboxFull when there is no room and the policy is `block`; TooLarge for what is `divisible`
+        and would take too much of an empty outbox. Of what is not, entries for which an empty
+        outbox would be too small are counted as dropped.
         """
         file, now = self._file, self._clock.now()
-        admitted = admit(file, commit)
+        admitted = admit(file, commit, divisible)
 
         def work(db: sqlite3.Connection) -> None:
             counts: Counter[tuple[str, str]] = Counter(commit.counts)
@@ -131,8 +137,9 @@ class Outbox:
                 file.buffers[new.sink].append(db, new, number, now)
             for new in commit.entries:
                 counts[ledger.sink_part(new.sink), "appended"] += new.rows
-            for new in admitted.turned_away:
-                ledger.note(db, new.sink, "dropped", [file.buffers[new.sink].turn_away(new)], now)
+            for new, reason in admitted.turned_away:
+                gone = file.buffers[new.sink].turn_away(new, reason)
+                ledger.note(db, new.sink, "dropped", [gone], now)
             self._write_state(db, commit, now)
             ledger.add(db, counts)
 
@@ -195,30 +202,12 @@ class Outbox:
 
         rest: rows that were left over; they become the oldest entry, under the sequence numbers
         that their column `edge_sequence` carries. Every row of `entries` must be in parcels,
-        refused or rest: ValueError. Raises OutboxFull: take fewer entries, or wait.
+        refused or rest: ValueError. Raises OutboxFull: take fewer entries, or wait; TooLarge: take
+        fewer, waiting is no use.
         """
-        file, buffer, now = self._file, self._file.buffers[sink], self._clock.now()
-        _check_rolled(sink, entries, parcels, refused, rest)
-        bodies = sum(len(p.body) for p in parcels) + (len(rest.body) if rest else 0)
-        rows = len(parcels) + len(refused) + len(entries) + 1
-        numbers = [entry.id for entry in entries]
-
-        def work(db: sqlite3.Connection) -> list[int]:
-            missing = file.take_out_entries(db, buffer, entries)
-            time = min(entry.time for entry in entries)
-            buffer.insert_parcels(db, parcels, file.numbers.parcel, time)
-            if rest is not None:
-                # In the place of the oldest, so that it stays the oldest.
-                span = entries[0].first, entries[-1].first + entries[-1].rows - 1
-                buffer.insert_entry(db, numbers[0], span, rest, time)
-            gone = [Gone(r.first, r.last, r.rows, 0, r.reason) for r in refused]
-            ledger.note(db, sink, "refused", gone, now)
-            return missing
-
-        file.skip("entry", file.write(work, cost(bodies, rows), leaving=True))
-        file.numbers.parcel += len(parcels)
-        self.release_entries(sink, numbers)
-        self._left(buffer)
+        rolling.roll(self._file, sink, entries, parcels, refused, rest)
+        self.release_entries(sink, [entry.id for entry in entries])
+        self._left(self._file.buffers[sink])
 
     def release_entries(self, sink: str, entries: Sequence[int]) -> None:
         """Let go of entries that were taken and not rolled, by id."""
@@ -379,20 +368,3 @@ class Outbox:
     def rescue_step(self) -> bool:
         """Copy some rows out of a file that was set aside; False when there is nothing to copy."""
         return self._file.rescue_step()
-
-
-def _check_rolled(
-    sink: str,
-    entries: Sequence[Entry],
-    parcels: Sequence[Parcel],
-    refused: Sequence[Refusal],
-    rest: NewEntry | None,
-) -> None:
-    went_in = sum(entry.rows for entry in entries)
-    came_out = sum(p.rows for p in parcels) + sum(r.rows for r in refused)
-    came_out += rest.rows if rest else 0
-    if went_in != came_out:
-        raise ValueError(
-            f"sink {sink!r}: rolling must keep every row, got {came_out} out of {went_in} rows; "
-            "`encode` has to put each in exactly one of parcels, refused and rest"
-        )

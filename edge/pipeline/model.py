@@ -239,7 +239,8 @@ class Pipeline(Options):
 
     def batching(self) -> Batch:
         """When a source hands over."""
-        return Batch(self.batch.rows, self.batch.wait.total_seconds())
+        size = min(Batch().bytes, self.outbox.max_size // 16)
+        return Batch(self.batch.rows, self.batch.wait.total_seconds(), size)
 
     def fault(self, place: Place, message: str) -> Fault:
         """A fault at `place`, with file and line where the definition came from a file."""

@@ -64,10 +64,15 @@ class Arrival(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """When a batch is handed over: at `rows` rows, or `wait` seconds after its first row came."""
+    """When a batch is handed over: at `rows` rows, or `wait` seconds after its first row came.
+
+    bytes: at about so many it is handed over in any case, so that its rows, as they came, always
+    have room in an outbox.
+    """
 
     rows: int = 10_000
     wait: float = 0.05
+    bytes: int = 16 * 2**20
 
 
 class Source(Component):

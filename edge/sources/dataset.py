@@ -137,14 +137,15 @@ class DatasetSource(Source):
         if self.replay and record.time is None:
             message = "needs record.time, the column with the event time that sets the pace"
             raise DefinitionError(Fault("source.dataset.replay", message))
-        self._reader = RowReader(record, clock)
+        self._reader = RowReader(record, clock, most=batch.bytes)
         columns = self._reader.decoder(self.format or "ndjson").columns
         return columns and pl.Schema({**columns, "edge_received": TIMESTAMP})
 
     async def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         """Rows from `position`; ends after the last file. Raises DefinitionError for no file."""
         # A step that an earlier iteration left hanging keeps the reader it has.
-        self._reader = RowReader(self._record, self._clock, self._reader.fields())
+        decided, most = self._reader.fields(), self._batch.bytes
+        self._reader = RowReader(self._record, self._clock, decided, most)
         place = json.loads(position) if position else _FOLLOWED
         start = Place(**place) if place != _FOLLOWED else None
         if self.follow:
@@ -168,7 +169,7 @@ class DatasetSource(Source):
         finder = Finder(folder, self.path, lambda name: self._form_of(name) is not None)
         names = Names(folder, finder, self._form_of)
         self._follower = Follower(
-            names, patience, self._reader, self._traces, Together(*self._batch), self._clock
+            names, patience, self._reader, self._traces, Together(*self._batch[:2]), self._clock
         )
         inherit = partial(self._inherit, start) if start else None
         steps: AsyncGenerator[Rows | Idle | None, None] = in_steps(self._follower.steps(inherit))

@@ -126,7 +126,7 @@ class MqttSource(Endpoint, Source):
         recognise = timed and self.qos == 1 and self.share is None
         decoder = record.decoder(topics.names)
         self._reader = RowReader(decoder, topics, self.retained, recognise, self.max_payload)
-        self._gatherer = Gatherer(batch.rows, batch.wait, _MOST_BYTES, clock)
+        self._gatherer = Gatherer(batch.rows, batch.wait, batch.bytes, clock)
         self._folder, self._clock = stream.folder, clock
         prefix = f"$share/{self.share}/" if self.share else ""
         self._session = Session(

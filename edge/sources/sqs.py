@@ -123,11 +123,12 @@ class SqsSource(AwsService, Source):
     async def arrivals(self, position: bytes | None) -> AsyncGenerator[Arrival | None, None]:
         """Batches of messages; a queue has no positions, so `position` is not used."""
         receiver = self._ready()
-        receiver.start(self._batch.rows, _MOST_BYTES)
+        most = min(_MOST_BYTES, self._batch.bytes)
+        receiver.start(self._batch.rows, most)
         last: Sequence[Message] = ()
         try:
             while True:
-                messages = await receiver.gather(self._batch.rows, self._batch.wait, _MOST_BYTES)
+                messages = await receiver.gather(self._batch.rows, self._batch.wait, most)
                 last = messages
                 yield await self._arrival(messages, receiver) if messages else None
                 last = ()
