@@ -213,6 +213,9 @@ class Flow:
         for sink, lane in self._beside.items():
             given = beside.pop(sink, None) or [lane.columns.to_frame()]
             self._deliver(lane, pl.concat(given), moment, outcome, beside)
+        if self._rejected is not None and moment != _NOW:
+            empty = self._rejected.columns.to_frame()
+            self._deliver(self._rejected, empty, moment, outcome, beside)
         return outcome
 
     def _deliver(

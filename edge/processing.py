@@ -84,9 +84,9 @@ class Processing:
     async def advance(self, moment: Moment) -> Outcome:
         """What comes out without rows, because time went by or a finite source has ended."""
         columns = self._bound.source_columns
-        if columns is None:
+        if columns is None and not self._bound.pipeline.rejected:
             return Outcome.nothing()
-        empty = columns.to_frame()
+        empty = (columns or pl.Schema()).to_frame()
         flow = await self._flow_for(empty)  # also when all rows came before a restart
         if not (moment.ending or flow.timed):
             return Outcome.nothing()

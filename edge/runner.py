@@ -295,7 +295,7 @@ class Runner:
         """
         now = self._clock.steady()
         elapsed = min(now - self._told, 2 * UPKEEP)
-        if self._source.finite or self.bound.source_columns is None or elapsed < UPKEEP:
+        if self._source.finite or elapsed < UPKEEP:
             return
         self._told = now
         outcome = await self._processing.advance(Moment(elapsed=round(elapsed * 1e6)))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from edge.operators.deadband import Deadband
 from edge.operators.derive import Derive
 from edge.operators.filter import Filter
 from edge.operators.python import Python
+from edge.operators.window import Window
 from edge.outbox import Outbox
 from edge.outbox.inspection import books, status
 from edge.outbox.model import Limits, Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner
-from edge.sources import Source
+from edge.sources import Arrival, Source
 from edge.sources.dataset import DatasetSource
 from tests.scripted import CRASH, Crashed, FlakySink, HandClock, ScriptedSource, rows
 
@@ -399,3 +401,55 @@ def test_once_does_not_end_while_a_transaction_moves_the_last_rows(tmp_path: Pat
 def ledger_of(folder: Path) -> dict[str, Any]:
     ledger: dict[str, Any] = status(folder / "outbox", 0)["ledger"]
     return ledger
+
+
+class Endless(ScriptedSource):
+    """Never comes to an end of itself."""
+
+    @property
+    def finite(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("script", [[], [rows(v=[1])]])
+@pytest.mark.parametrize("ends", [True, False])
+def test_operators_on_rejected_payloads_get_time_and_the_end(
+    tmp_path: Path, script: list[Any], ends: bool
+) -> None:
+    async def go() -> None:
+        clock = HandClock()
+        runner = Runner(definition, clock)
+        await runner.open()
+        while await runner.step():
+            pass
+        for _ in range(5):
+            clock.advance(1.0)
+            await runner._tell_time()
+        while runner.outbox.depth("problems").rows:
+            await runner.links["problems"].step()
+        await runner.close()
+
+    class Undeclared(ScriptedSource if ends else Endless):  # type: ignore[misc]
+        def bind(self, *given: Any) -> pl.Schema | None:
+            return super().bind(*given) if script else None
+
+        def _arrival(self, index: int, item: Any) -> Any:
+            if script or isinstance(item, pl.DataFrame):
+                return super()._arrival(index, item)
+            return Arrival(pl.DataFrame(), b"1", read=1, rejects=[item])
+
+    source = Undeclared.of(*script, Reject("bad", b"x"))
+    problems = FlakySink.of()
+    count = Window(
+        size=timedelta(hours=1), by=(), idle=timedelta(seconds=3), aggregate={"n": "COUNT(*)"}
+    )
+    definition = pipeline(
+        tmp_path,
+        source,
+        FlakySink.of(),
+        rejected="problems",
+        sinks={"problems": Branch(sink=problems, operators=(count,))},
+    )
+    asyncio.run(go())
+    assert [row["n"] for row in problems.rows] == [1]
+    assert status(tmp_path / "outbox", 0)["imbalances"] == []
