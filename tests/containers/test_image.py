@@ -101,6 +101,9 @@ def test_it_is_watched_as_the_compose_file_says(
         token = said.decode().strip()
         (pipeline,) = fetch(state, Authorization=f"Bearer {token}").json()["pipelines"]
         assert pipeline["pipeline"] == "my-plant"
+        for file in ("app.js", "style.css", "uplot.js"):
+            page = f"http://{address}:8080/page/{file}"
+            assert fetch(page, Authorization=f"Bearer {token}").status == 200, file
         assert token.encode() not in container.logs()
     finally:
         container.remove(force=True, v=True)

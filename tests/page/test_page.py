@@ -147,6 +147,13 @@ def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
             view.until("live", at="#connection")
 
 
+def test_who_may_not_look_any_more_is_told_so(browser: Browser) -> None:
+    with telling(states.calm()) as told, looking(browser, told.url) as view:
+        view.expects_silence = True
+        told.refuse()
+        view.until("The processor answers, but does not let this page look", "with its token again")
+
+
 WORDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "calm": (states.calm, ["All is well", "every one is accounted for"]),
     "link down": (

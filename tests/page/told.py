@@ -20,6 +20,7 @@ class Told:
         self._number = 0
         self._state: State | None = None
         self._closed = False
+        self._refuses = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._answer)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
@@ -28,6 +29,12 @@ class Told:
         """From now on the page hears this, with the time running on."""
         with self._change:
             self._state, self._number = state, self._number + 1
+            self._change.notify_all()
+
+    def refuse(self) -> None:
+        """From now on nobody may look, as after a restart with another token."""
+        with self._change:
+            self._refuses = True
             self._change.notify_all()
 
     def serve(self) -> None:
@@ -60,7 +67,7 @@ class Told:
         return Answer(*arguments)
 
     def _events(self, answer: BaseHTTPRequestHandler) -> None:
-        answer.send_response(200)
+        answer.send_response(401 if self._refuses else 200)
         answer.send_header("content-type", "text/event-stream")
         answer.end_headers()
         seen = 0
@@ -68,7 +75,7 @@ class Told:
             with self._change:
                 if seen == self._number:
                     self._change.wait(1.0)
-                if self._closed:
+                if self._closed or self._refuses:
                     return
                 seen, state = self._number, self._state
             if state is not None:

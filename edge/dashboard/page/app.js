@@ -36,7 +36,10 @@ function draw() {
   const lost = !way.live && Date.now() - (way.last ?? opened) > GRACE;
   document.body.classList.toggle("away", lost);
   const others = [...model.pipelines.values()].filter((each) => each !== p);
-  patch(at("headline"), [headline(p, now, lost ? silence(way, now) : null), elsewhere(others, now)]);
+  patch(at("headline"), [
+    headline(p, now, lost ? silence(way, now) : null),
+    elsewhere(others, now),
+  ]);
   patch(at("connection"), contact(lost));
   speak(at("headline").querySelector(".what")?.textContent ?? "");
   if (!p) return;
@@ -68,20 +71,45 @@ function title(p, process, now) {
   document.title = `${{ bad: "(!) ", warn: "(!) " }[worst] ?? ""}${p.pipeline}, edge`;
   patch(at("title"), [
     h("h1", {}, p.pipeline),
-    h("p", {}, `site ${p.site}${p.replica === "0" ? "" : `, replica ${p.replica}`}, on ${process.host}, edge ${process.version}, runs for ${duration(now - process.started)}`),
+    h(
+      "p",
+      {},
+      `site ${p.site}${p.replica === "0" ? "" : `, replica ${p.replica}`}, on ${process.host}, edge ${process.version}, runs for ${duration(now - process.started)}`,
+    ),
   ]);
 }
 
 function tabs(p, now) {
   const all = [...model.pipelines.values()];
   at("pipelines").hidden = all.length < 2;
-  patch(at("pipelines"), all.length < 2 ? [] : h("ul", {}, all.map((each) => {
-    const level = diagnose(each, now)[0]?.level ?? "good";
-    return h("li", { key: each.pipeline },
-      h("a", { href: `#${encodeURIComponent(each.pipeline)}`, "aria-current": each === p ? "page" : null },
-        h("span", { class: `dot ${level}`, "aria-hidden": "true" }), each.pipeline,
-        level === "bad" || level === "warn" ? h("span", { class: "hidden" }, " has a problem") : null));
-  })));
+  patch(
+    at("pipelines"),
+    all.length < 2
+      ? []
+      : h(
+          "ul",
+          {},
+          all.map((each) => {
+            const level = diagnose(each, now)[0]?.level ?? "good";
+            return h(
+              "li",
+              { key: each.pipeline },
+              h(
+                "a",
+                {
+                  href: `#${encodeURIComponent(each.pipeline)}`,
+                  "aria-current": each === p ? "page" : null,
+                },
+                h("span", { class: `dot ${level}`, "aria-hidden": "true" }),
+                each.pipeline,
+                level === "bad" || level === "warn"
+                  ? h("span", { class: "hidden" }, " has a problem")
+                  : null,
+              ),
+            );
+          }),
+        ),
+  );
 }
 
 function contact(lost) {
@@ -92,10 +120,23 @@ function contact(lost) {
 
 function warnings(lines, now) {
   if (!lines.length) return h("p", { class: "empty good" }, "None since the start.");
-  return h("ol", { class: "lines", tabindex: "0", "aria-label": "Lines of the log" },
-    [...lines].reverse().map((line) => h("li", { key: `${line.at} ${line.message}` },
-      h("span", { class: "time" }, clock(line.at, now)), " ",
-      h("span", { class: `word ${line.level === "warning" ? "warn" : "down"}` }, line.level), " ", line.message)));
+  return h(
+    "ol",
+    { class: "lines", tabindex: "0", "aria-label": "Lines of the log" },
+    [...lines]
+      .reverse()
+      .map((line) =>
+        h(
+          "li",
+          { key: `${line.at} ${line.message}` },
+          h("span", { class: "time" }, clock(line.at, now)),
+          " ",
+          h("span", { class: `word ${line.level === "warning" ? "warn" : "down"}` }, line.level),
+          " ",
+          line.message,
+        ),
+      ),
+  );
 }
 
 addEventListener("hashchange", draw);

@@ -13,8 +13,18 @@ const RANK = { bad: 0, warn: 1, info: 2 };
 
 /** A list of {level: bad | warn | info, id, what, since, lost, todo, why}; empty: all is well. */
 export function diagnose(p, now) {
-  const found = [unwell, unbalanced, disk, room, source, shut, unreadable, failed, lost, refused]
-    .flatMap((look) => look(p, now) ?? []);
+  const found = [
+    unwell,
+    unbalanced,
+    disk,
+    room,
+    source,
+    shut,
+    unreadable,
+    failed,
+    lost,
+    refused,
+  ].flatMap((look) => look(p, now) ?? []);
   return found.sort((a, b) => RANK[a.level] - RANK[b.level]);
 }
 
@@ -35,7 +45,10 @@ function unwell(p) {
     ? `It has made no progress for ${duration(p.silence)}.`
     : "The pipeline is not running: it is starting, or another process owns its outbox.";
   return {
-    level: "bad", id: "unwell", what, since: null,
+    level: "bad",
+    id: "unwell",
+    what,
+    since: null,
     lost: "No. What it has acknowledged is on disk, what it has not is sent to it again.",
     todo: "Look at the last lines of its log. If it stays so, restart it: that is always safe.",
   };
@@ -45,7 +58,9 @@ function unbalanced(p) {
   const wrong = p.ledger.filter((line) => !line.balanced);
   if (!wrong.length) return null;
   return {
-    level: "bad", id: "unbalanced", since: null,
+    level: "bad",
+    id: "unbalanced",
+    since: null,
     what: `The accounts do not balance at ${list(wrong.map((line) => line.part))}.`,
     lost: "Perhaps. Rows went somewhere that the ledger does not know.",
     todo: "Run `edge outbox verify` on the definition, keep a copy of the outbox folder, report it.",
@@ -54,11 +69,14 @@ function unbalanced(p) {
 
 function disk(p, now) {
   const unseen = p.running && p.seen != null ? now - p.seen : 0;
-  const problem = p.outbox.disk_problem
-    ?? (unseen > UNSEEN ? `it has not answered for ${duration(unseen)}` : null);
+  const problem =
+    p.outbox.disk_problem ??
+    (unseen > UNSEEN ? `it has not answered for ${duration(unseen)}` : null);
   if (!problem) return null;
   return {
-    level: "bad", id: "disk", since: null,
+    level: "bad",
+    id: "disk",
+    since: null,
     what: `The disk has a problem: ${dot(problem)}`,
     lost: "Not what is committed. New rows wait where they come from until the disk takes them.",
     todo: "Free or mend the disk that holds the outbox; it goes on by itself.",
@@ -76,13 +94,18 @@ function room(p, now) {
   const left = !full && hours != null ? ` At this pace it is ${untilFull(hours)}.` : "";
   const amount = `${percent(used)} of ${size(p.outbox.max_bytes)}`;
   return {
-    level: full || used >= 0.9 ? "bad" : "warn", id: "room", since: passed(p, now),
+    level: full || used >= 0.9 ? "bad" : "warn",
+    id: "room",
+    since: passed(p, now),
     what: full
       ? `The outbox is full (${amount})${because}.`
       : `The outbox is nearly full (${amount})${because}.${left}`,
     lost: whenFull(p, full),
-    todo: (shut.length ? `${advice(shut[0][1].why)} Or give ` : "Find out why rows leave more slowly than they come, or give ")
-      + "it more room: raise `outbox.max_size` in the definition and restart the processor.",
+    todo:
+      (shut.length
+        ? `${advice(shut[0][1].why)} Or give `
+        : "Find out why rows leave more slowly than they come, or give ") +
+      "it more room: raise `outbox.max_size` in the definition and restart the processor.",
   };
 }
 
@@ -102,7 +125,7 @@ function whenFull(p, full) {
 function passed(p, now) {
   const mark = NEARLY_FULL * p.outbox.max_bytes;
   let at = null;
-  for (const [time, bytes] of p.outbox.history) at = bytes < mark ? null : at ?? time;
+  for (const [time, bytes] of p.outbox.history) at = bytes < mark ? null : (at ?? time);
   return at ?? now;
 }
 
@@ -112,10 +135,13 @@ function source(p) {
   const why = p.source.problem ? `: ${p.source.problem}` : "";
   const mqtt = p.flow.stages[0]?.kind === "mqtt";
   return {
-    level: "bad", id: "source", since: null,
-    what: p.source.connected === false
-      ? dot(`Nothing comes in: no connection to ${p.source.url ?? "the source"}${why}`)
-      : dot(`The source has a problem${why}`),
+    level: "bad",
+    id: "source",
+    since: null,
+    what:
+      p.source.connected === false
+        ? dot(`Nothing comes in: no connection to ${p.source.url ?? "the source"}${why}`)
+        : dot(`The source has a problem${why}`),
     lost: mqtt
       ? "Not if the broker keeps messages for a client that is away (QoS 1 and a queue without limit); it sends them when the connection is back."
       : "No. What is not read stays where it is.",
@@ -128,10 +154,15 @@ function shut(p) {
   if (!links.length) return null;
   const kept = links.reduce((sum, [name]) => sum + (p.sinks[name]?.buffered_rows ?? 0), 0);
   const hours = p.outbox.hours_until_full;
-  const left = hours > 0 ? ` At this pace there is room for ${duration(hours * 3600)} more.`
-    : p.outbox.max_bytes ? ` The outbox is ${percent(share(p))} full.` : "";
+  const left =
+    hours > 0
+      ? ` At this pace there is room for ${duration(hours * 3600)} more.`
+      : p.outbox.max_bytes
+        ? ` The outbox is ${percent(share(p))} full.`
+        : "";
   return {
-    level: "bad", id: "shut",
+    level: "bad",
+    id: "shut",
     since: Math.min(...links.map(([, link]) => link.since ?? Infinity)),
     what: `Nothing gets through to ${names(p, links)}.`,
     why: links[0][1].why,
@@ -148,7 +179,11 @@ function advice(why) {
   if (/AccessDenied|Forbidden|not authori[sz]ed|\b403\b/i.test(text)) {
     return "Allow it: the credentials of this machine lack the right that the reason names.";
   }
-  if (/credential|ExpiredToken|InvalidClientToken|InvalidAccessKey|SignatureDoesNotMatch|RequestTimeTooSkewed/i.test(text)) {
+  if (
+    /credential|ExpiredToken|InvalidClientToken|InvalidAccessKey|SignatureDoesNotMatch|RequestTimeTooSkewed/i.test(
+      text,
+    )
+  ) {
     return "Check the credentials of this machine, and its clock.";
   }
   if (/NoSuchBucket|NonExistentQueue|QueueDoesNotExist|does not exist/i.test(text)) {
@@ -157,7 +192,8 @@ function advice(why) {
   if (/certificate|\bssl\b|\btls\b/i.test(text)) {
     return "Check the clock of this machine and the certificates.";
   }
-  if (/no space|read-only|permission denied/i.test(text)) return "Check the disk and the folder's owner.";
+  if (/no space|read-only|permission denied/i.test(text))
+    return "Check the disk and the folder's owner.";
   return "Check the network of this machine: cable, router, firewall.";
 }
 
@@ -169,19 +205,24 @@ function unreadable(p, now) {
   const topics = [...new Set(causes.map((each) => origin(each, mqtt)).filter(Boolean))];
   const number = lines.reduce((sum, loss) => sum + loss.rows, 0);
   const one = mqtt && topics.length === 1;
-  const who = topics.length > 1 ? `${topics.length} ${mqtt ? "topics" : "places"}, last of all ${topics[0]}`
-    : topics[0] ?? "the source";
+  const who =
+    topics.length > 1
+      ? `${topics.length} ${mqtt ? "topics" : "places"}, last of all ${topics[0]}`
+      : (topics[0] ?? "the source");
   const why = [...new Set(lines.map((loss) => loss.reason))].sort();
   const because = why.length === 1 ? `: ${why[0]}` : "";
   return {
-    level: "warn", id: "unreadable", since: Math.min(...lines.map((loss) => loss.first_time)),
+    level: "warn",
+    id: "unreadable",
+    since: Math.min(...lines.map((loss) => loss.first_time)),
     what: one
       ? `The device behind ${who} sends what cannot be read${dot(because)}`
       : `What comes from ${who} cannot be read${dot(because)}`,
     why: why.length > 1 ? why : null,
     lost: `Yes, from ${one ? "this device" : "there"}: ${rows(number, "message")} gave no rows. The latest are kept as they came. Everything else goes on.`,
     todo: `${one ? "Look at that device: its firmware, its settings, its sensor." : "Look at what writes there, or correct \`record\` in the definition."} ${
-      causes[0]?.sample ? `It last sent \`${shorten(causes[0].sample)}\`` : ""}`,
+      causes[0]?.sample ? `It last sent \`${shorten(causes[0].sample)}\`` : ""
+    }`,
   };
 }
 
@@ -197,7 +238,9 @@ function failed(p, now) {
   const lines = recent(p, now, (loss) => loss.kind === "failed");
   if (!lines.length) return null;
   return {
-    level: "warn", id: "failed", since: Math.min(...lines.map((loss) => loss.first_time)),
+    level: "warn",
+    id: "failed",
+    since: Math.min(...lines.map((loss) => loss.first_time)),
     what: `Rows fail in an operator: ${dot(lines[0].reason)}`,
     lost: `Yes: ${rows(total(lines))}, set aside with the reason.`,
     todo: "Correct that operator in the definition; `edge outbox export` writes out the rows.",
@@ -211,8 +254,12 @@ function lost(p, now) {
     if (!lines.length) return [];
     const level = kind === "late" || kind === "thinned" ? "info" : "bad";
     return {
-      level, id: kind, since: Math.min(...lines.map((loss) => loss.first_time)),
-      what: dot(`${rows(total(lines))} ${total(lines) === 1 ? "was" : "were"} ${WORDS[kind]}: ${lines[0].reason}`),
+      level,
+      id: kind,
+      since: Math.min(...lines.map((loss) => loss.first_time)),
+      what: dot(
+        `${rows(total(lines))} ${total(lines) === 1 ? "was" : "were"} ${WORDS[kind]}: ${lines[0].reason}`,
+      ),
       lost: `Yes: ${rows(total(lines))}. The list below has them with reason and time.`,
       todo: TODO[kind],
     };
@@ -220,7 +267,10 @@ function lost(p, now) {
 }
 
 const WORDS = {
-  dropped: "dropped", damaged: "damaged on disk", late: "too late for their window", thinned: "thinned out",
+  dropped: "dropped",
+  damaged: "damaged on disk",
+  late: "too late for their window",
+  thinned: "thinned out",
 };
 const TODO = {
   dropped: "Give the outbox more room (`outbox.max_size`), or the link more bandwidth.",
@@ -234,8 +284,12 @@ function refused(p) {
     if (!sink.quarantined_rows) return [];
     const reason = sink.refused?.[0]?.reason;
     return {
-      level: "warn", id: `refused ${name}`, since: null,
-      what: dot(`${place(p, name)} refused ${rows(sink.quarantined_rows)}${reason ? `: ${reason}` : ""}`),
+      level: "warn",
+      id: `refused ${name}`,
+      since: null,
+      what: dot(
+        `${place(p, name)} refused ${rows(sink.quarantined_rows)}${reason ? `: ${reason}` : ""}`,
+      ),
       lost: "Not yet. They are kept here, but are not tried again by themselves.",
       todo: `Mend the reason, then \`edge outbox retry\`; \`edge outbox export\` writes them out.`,
     };

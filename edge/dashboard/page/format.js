@@ -24,7 +24,8 @@ export function size(bytes) {
 }
 
 /** 0.87 -> "87 %" */
-export const percent = (share) => `${share > 0 && share < 0.01 ? "<1" : Math.floor(share * 100)}${NB}%`;
+export const percent = (share) =>
+  `${share > 0 && share < 0.01 ? "<1" : Math.floor(share * 100)}${NB}%`;
 
 /** A time that passes: "12 s", "4 min", "3 h 20 min", "2 d 4 h" */
 export function duration(seconds) {
@@ -71,4 +72,5 @@ export function list(words) {
 }
 
 /** "full in 3 h 20 min"; the hours come rounded to hundredths. */
-export const untilFull = (hours) => (hours < 0.02 ? "full within a minute" : `full in ${duration(hours * 3600)}`);
+export const untilFull = (hours) =>
+  hours < 0.02 ? "full within a minute" : `full in ${duration(hours * 3600)}`;

@@ -29,7 +29,11 @@ export class Model {
     const known = rows.size;
     for (const row of pipeline.newest.rows) {
       const name = row.key.map((part) => part ?? "–").join(" / ");
-      rows.set(name, { ...row, name, text: `${name} ${Object.values(row.values).join(" ")}`.toLowerCase() });
+      rows.set(name, {
+        ...row,
+        name,
+        text: `${name} ${Object.values(row.values).join(" ")}`.toLowerCase(),
+      });
     }
     const order = before && rows.size === known ? before.order : sorted(rows);
     const definition = pipeline.definition ?? before?.definition ?? null;

@@ -34,16 +34,22 @@ export class Newest {
     if (!p) return;
     const all = p.order.map((name) => p.rows.get(name));
     const wanted = this.#words.split(/\s+/).filter(Boolean);
-    this.#rows = wanted.length ? all.filter((row) => wanted.every((word) => row.text.includes(word))) : all;
+    this.#rows = wanted.length
+      ? all.filter((row) => wanted.every((word) => row.text.includes(word)))
+      : all;
     this.#columns = columns(all, p.newest.spark);
-    this.#found.textContent = all.length ? `${count(this.#rows.length)} of ${count(all.length)} keys` : "";
+    this.#found.textContent = all.length
+      ? `${count(this.#rows.length)} of ${count(all.length)} keys`
+      : "";
     this.#draw();
   }
 
   #draw() {
     if (!this.#p) return;
     if (!this.#rows.length) {
-      const text = this.#p.rows.size ? "No key or value has that in it." : "No row has come since the processor started.";
+      const text = this.#p.rows.size
+        ? "No key or value has that in it."
+        : "No row has come since the processor started.";
       patch(this.#host, h("p", { class: "empty" }, text));
       return;
     }
@@ -56,32 +62,63 @@ export class Newest {
 
   #table(first, shown) {
     const { key, spark, time } = this.#p.newest;
-    return h("div", {
-      class: "table", role: "table", tabindex: "0", "aria-label": "Newest values",
-      "aria-rowcount": String(this.#rows.length + 1), "--columns": String(Math.max(1, this.#columns.length)),
-      onscroll: () => this.#draw(),
-    },
-    h("div", { role: "rowgroup", class: "head" },
-      h("div", { role: "row", class: "line", "aria-rowindex": "1" },
-        cell("columnheader", "key", key.length ? key.join(" / ") : "series"),
-        cell("columnheader", "spark", spark ? "lately" : ""),
-        this.#columns.map(({ name, kind }) => cell("columnheader", kind, name)),
-        cell("columnheader", "time", "heard"),
-        cell("columnheader", "time", time))),
-    h("div", { role: "rowgroup", class: "lines", "--lines": String(this.#rows.length) },
-      shown.map((row, n) => this.#line(row, first + n))));
+    return h(
+      "div",
+      {
+        class: "table",
+        role: "table",
+        tabindex: "0",
+        "aria-label": "Newest values",
+        "aria-rowcount": String(this.#rows.length + 1),
+        "--columns": String(Math.max(1, this.#columns.length)),
+        onscroll: () => this.#draw(),
+      },
+      h(
+        "div",
+        { role: "rowgroup", class: "head" },
+        h(
+          "div",
+          { role: "row", class: "line", "aria-rowindex": "1" },
+          cell("columnheader", "key", key.length ? key.join(" / ") : "series"),
+          cell("columnheader", "spark", spark ? "lately" : ""),
+          this.#columns.map(({ name, kind }) => cell("columnheader", kind, name)),
+          cell("columnheader", "time", "heard"),
+          cell("columnheader", "time", time),
+        ),
+      ),
+      h(
+        "div",
+        { role: "rowgroup", class: "lines", "--lines": String(this.#rows.length) },
+        shown.map((row, n) => this.#line(row, first + n)),
+      ),
+    );
   }
 
   #line(row, n) {
     const odd = unusual(row.spark);
     const spark = this.#p.newest.spark;
-    return h("div", { key: row.name, role: "row", class: `line ${odd ? "odd" : ""}`, "aria-rowindex": String(n + 2), "--at": String(n) },
+    return h(
+      "div",
+      {
+        key: row.name,
+        role: "row",
+        class: `line ${odd ? "odd" : ""}`,
+        "aria-rowindex": String(n + 2),
+        "--at": String(n),
+      },
       cell("rowheader", "key", row.name || "all rows"),
       h("div", { role: "cell", class: "spark" }, line(row.spark, odd)),
-      this.#columns.map(({ name, kind }) => h("div", { key: name, role: "cell", class: kind },
-        odd && name === spark ? h("span", { class: "hidden" }, "unusual: ") : null, value(row.values[name]))),
+      this.#columns.map(({ name, kind }) =>
+        h(
+          "div",
+          { key: name, role: "cell", class: kind },
+          odd && name === spark ? h("span", { class: "hidden" }, "unusual: ") : null,
+          value(row.values[name]),
+        ),
+      ),
       cell("cell", "time", heard(row.received, this.#now)),
-      cell("cell", "time", when(row.time, this.#now)));
+      cell("cell", "time", when(row.time, this.#now)),
+    );
   }
 }
 
@@ -98,7 +135,8 @@ function columns(rows, spark) {
   });
 }
 
-const heard = (time, now) => (time == null ? "–" : `${duration(now - Date.parse(time) / 1000)} ago`);
+const heard = (time, now) =>
+  time == null ? "–" : `${duration(now - Date.parse(time) / 1000)} ago`;
 
 function when(time, now) {
   const at = Date.parse(time) / 1000;
@@ -127,12 +165,20 @@ function line(points, odd) {
   if (known.length < 2) return null;
   const low = Math.min(...known);
   const high = Math.max(...known);
-  const at = (n, y) => `${((n / (numbers.length - 1)) * 96 + 2).toFixed(1)} ${(high > low ? 22 - ((y - low) / (high - low)) * 20 : 12).toFixed(1)}`;
+  const at = (n, y) =>
+    `${((n / (numbers.length - 1)) * 96 + 2).toFixed(1)} ${(high > low ? 22 - ((y - low) / (high - low)) * 20 : 12).toFixed(1)}`;
   let path = "";
   numbers.forEach((y, n) => {
     if (Number.isFinite(y)) path += `${Number.isFinite(numbers[n - 1]) ? "L" : "M"}${at(n, y)}`;
   });
-  return h("svg", { viewBox: "0 0 100 24", "aria-hidden": "true", class: odd ? "odd" : "" },
+  return h(
+    "svg",
+    { viewBox: "0 0 100 24", "aria-hidden": "true", class: odd ? "odd" : "" },
     h("path", { d: path }),
-    h("circle", { cx: at(numbers.length - 1, known.at(-1)).split(" ")[0], cy: at(numbers.length - 1, known.at(-1)).split(" ")[1], r: "2" }));
+    h("circle", {
+      cx: at(numbers.length - 1, known.at(-1)).split(" ")[0],
+      cy: at(numbers.length - 1, known.at(-1)).split(" ")[1],
+      r: "2",
+    }),
+  );
 }

@@ -4,28 +4,50 @@ import { h, patch } from "./dom.js";
 import { count, duration, percent, size, untilFull } from "./format.js";
 
 const HEIGHT = 210;
-const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500].flatMap((n) => [n, n * 1024, n * 1024 ** 2, n * 1024 ** 3])
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+  .flatMap((n) => [n, n * 1024, n * 1024 ** 2, n * 1024 ** 3])
   .sort((a, b) => a - b);
 
 export function room(p) {
   const { bytes, max_bytes: most, hours_until_full: hours } = p.outbox;
   if (bytes == null) return h("p", { class: "empty" }, "The outbox has not been looked at yet.");
   const share = most ? bytes / most : 0;
-  const until = p.outbox.full ? "full" : hours == null ? filling(p.outbox.history) : untilFull(hours);
+  const until = p.outbox.full
+    ? "full"
+    : hours == null
+      ? filling(p.outbox.history)
+      : untilFull(hours);
   return [
-    h("p", { class: "sentence" },
-      h("strong", {}, size(bytes)), most ? ` of ${size(most)}, ${percent(share)}` : "", `; ${until}`),
-    most ? h("div", {
-      class: `meter ${share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""}`, role: "meter",
-      "aria-label": "Outbox", "aria-valuemin": "0", "aria-valuemax": "100",
-      "aria-valuenow": String(Math.min(100, Math.floor(share * 100))), "--share": share.toFixed(4),
-    }, h("span", {})) : null,
+    h(
+      "p",
+      { class: "sentence" },
+      h("strong", {}, size(bytes)),
+      most ? ` of ${size(most)}, ${percent(share)}` : "",
+      `; ${until}`,
+    ),
+    most
+      ? h(
+          "div",
+          {
+            class: `meter ${share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""}`,
+            role: "meter",
+            "aria-label": "Outbox",
+            "aria-valuemin": "0",
+            "aria-valuemax": "100",
+            "aria-valuenow": String(Math.min(100, Math.floor(share * 100))),
+            "--share": share.toFixed(4),
+          },
+          h("span", {}),
+        )
+      : null,
   ];
 }
 
 /** The pace is measured over a minute; before, it is not known. */
 const filling = (history) =>
-  (history.length && history.at(-1)[0] - history[0][0] > 90 ? "not filling" : "too early to say how fast it fills");
+  history.length && history.at(-1)[0] - history[0][0] > 90
+    ? "not filling"
+    : "too early to say how fast it fills";
 
 /** The chart below it; lives as long as the page and is given new points. */
 export class Course {
@@ -43,7 +65,9 @@ export class Course {
   show(history) {
     if (history.length < 2 || !window.uPlot) {
       this.#forget();
-      const why = window.uPlot ? "The course of the outbox appears here within seconds." : "No chart: its library is not installed.";
+      const why = window.uPlot
+        ? "The course of the outbox appears here within seconds."
+        : "No chart: its library is not installed.";
       patch(this.#host, h("p", { class: "empty" }, why));
       return;
     }
@@ -61,29 +85,75 @@ export class Course {
     patch(this.#host, []);
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
-    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    this.#plot = new window.uPlot({
-      width: this.#width(), height: HEIGHT, padding: [8, 6, 0, 0],
-      cursor: { points: { size: 7 }, drag: { x: false, y: false } },
-      scales: { bytes: { range: (_, __, high) => [0, Math.max(high * 1.1, 1024)] }, rows: { range: (_, __, high) => [0, Math.max(high * 1.1, 10)] } },
-      axes: [
-        { ...axis, space: 80, values: (_, times) => times.map((time) => hour(time)) },
-        { ...axis, scale: "bytes", size: 66, incrs: STEPS, values: (_, all) => all.map((n) => size(n)) },
-        { ...axis, scale: "rows", side: 1, size: 62, grid: { show: false }, values: (_, all) => all.map((n) => shortly(n)) },
-      ],
-      series: [
-        { label: "Time", value: told((time) => hour(time, true)) },
-        { label: "On disk", scale: "bytes", stroke: colour("--line"), fill: colour("--fill"), width: 2, points: { show: false }, value: told(size) },
-        { label: "Rows waiting", scale: "rows", stroke: colour("--second"), width: 2, dash: [5, 4], points: { show: false }, value: told(count) },
-      ],
-    }, data, this.#host);
+    const axis = {
+      stroke: colour("--soft"),
+      grid: { stroke: colour("--grid"), width: 1 },
+      ticks: { show: false },
+      font: "12px system-ui, sans-serif",
+    };
+    this.#plot = new window.uPlot(
+      {
+        width: this.#width(),
+        height: HEIGHT,
+        padding: [8, 6, 0, 0],
+        cursor: { points: { size: 7 }, drag: { x: false, y: false } },
+        scales: {
+          bytes: { range: (_, __, high) => [0, Math.max(high * 1.1, 1024)] },
+          rows: { range: (_, __, high) => [0, Math.max(high * 1.1, 10)] },
+        },
+        axes: [
+          { ...axis, space: 80, values: (_, times) => times.map((time) => hour(time)) },
+          {
+            ...axis,
+            scale: "bytes",
+            size: 66,
+            incrs: STEPS,
+            values: (_, all) => all.map((n) => size(n)),
+          },
+          {
+            ...axis,
+            scale: "rows",
+            side: 1,
+            size: 62,
+            grid: { show: false },
+            values: (_, all) => all.map((n) => shortly(n)),
+          },
+        ],
+        series: [
+          { label: "Time", value: told((time) => hour(time, true)) },
+          {
+            label: "On disk",
+            scale: "bytes",
+            stroke: colour("--line"),
+            fill: colour("--fill"),
+            width: 2,
+            points: { show: false },
+            value: told(size),
+          },
+          {
+            label: "Rows waiting",
+            scale: "rows",
+            stroke: colour("--second"),
+            width: 2,
+            dash: [5, 4],
+            points: { show: false },
+            value: told(count),
+          },
+        ],
+      },
+      data,
+      this.#host,
+    );
   }
 
   #label(history) {
     const most = Math.max(...history.map((point) => point[1]));
     const span = duration(history.at(-1)[0] - history[0][0]);
     this.#host.setAttribute("role", "img");
-    this.#host.setAttribute("aria-label", `Course of the outbox over ${span}: now ${size(history.at(-1)[1])} with ${count(history.at(-1)[2])} rows waiting, at most ${size(most)}`);
+    this.#host.setAttribute(
+      "aria-label",
+      `Course of the outbox over ${span}: now ${size(history.at(-1)[1])} with ${count(history.at(-1)[2])} rows waiting, at most ${size(most)}`,
+    );
   }
 
   #width() {
@@ -109,7 +179,10 @@ const told = (words) => (plot, n, series) => words(n ?? plot.data[series].at(-1)
 
 function hour(seconds, exact = false) {
   const at = new Date(seconds * 1000);
-  const parts = exact || at.getSeconds() ? [at.getHours(), at.getMinutes(), at.getSeconds()] : [at.getHours(), at.getMinutes()];
+  const parts =
+    exact || at.getSeconds()
+      ? [at.getHours(), at.getMinutes(), at.getSeconds()]
+      : [at.getHours(), at.getMinutes()];
   return parts.map((part) => String(part).padStart(2, "0")).join(":");
 }
 
