@@ -40,7 +40,7 @@ class SqsSource(AwsService, Source):
     deleted after the commit that holds its rows; until then it stays hidden from others
     (`visibility`, extended for up to the 12 hours that SQS allows). What comes again is recognised
     by the `edge_id` that our sinks give, or by the id of SQS, and counted once per message
-    as `redelivered`: of the newest `remember` messages, about 0.15 kB of memory each.
+    as `redelivered`: of the newest `remember` messages, about 0.17 kB of memory each.
 
     A message that makes no row is rejected with its reason, kept in the outbox and deleted: no
     repeat could change it. One that ends the process comes again until the queue's dead-letter
