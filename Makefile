@@ -30,6 +30,10 @@ bench: .venv/ready mosquitto ## one table: what it costs, beside the baselines
 test-arm64: .venv/ready docker emulation  ## the arm64 image makes the same bytes as that of amd64
 	$(BIN)/python -m tests.containers.arm64
 
+.PHONY: hybrid
+hybrid: .venv/ready docker   ## from a share to the cloud, in two containers that are cut off, killed and stopped
+	$(BIN)/python -m tests.containers.hybrid
+
 .PHONY: emulation
 emulation:
 	@command -v qemu-aarch64-static >/dev/null || \

@@ -1,8 +1,11 @@
 """A collector near a share, a queue, an aggregator: each row arrives once, whatever happens."""
 
+import io
 import json
 import shutil
 from pathlib import Path
+
+import polars as pl
 
 from edge.clock import Clock
 from edge.outbox.inspection import status
@@ -27,13 +30,18 @@ def write(share: Path, numbers: range) -> None:
     part.rename(part.with_suffix(".ndjson"))
 
 
-def arrived(folder: Path, sink: str) -> list[str]:
-    files = folder.glob(f"out/**/share-aggregator/{sink}/**/*.ndjson")
-    return [json.loads(line)["part"] for file in files for line in file.read_text().splitlines()]
+def arrived(cloud: Cloud, sink: str) -> list[str]:
+    """`part` of every row that a sink of the aggregator has brought to its bucket."""
+    found = []
+    for key, body in cloud.objects("inspection-results").items():
+        if f"/share-aggregator/{sink}/" in key:
+            found += pl.read_parquet(io.BytesIO(body))["part"].to_list()
+    return found
 
 
 def test_each_row_of_the_share_arrives_once(cloud: Cloud, tmp_path: Path) -> None:
     cloud.make_queue("inspections")
+    cloud.make_bucket("inspection-results")
     shutil.copytree(PIPELINES, tmp_path / "pipelines")
     (tmp_path / "share").mkdir()
     around = {"AWS_ENDPOINT_URL": cloud.url, "EDGE_STATE_DIR": str(tmp_path / "var")}
@@ -59,7 +67,7 @@ def test_each_row_of_the_share_arrives_once(cloud: Cloud, tmp_path: Path) -> Non
         with collector.running():
             cloud.mend()
             write(tmp_path / "share", range(2000, ROWS))
-            until(lambda: len(arrived(tmp_path, "parts")) >= ROWS)
-    assert sorted(arrived(tmp_path, "parts")) == sorted(f"p{n}" for n in range(ROWS))
+            until(lambda: len(arrived(cloud, "parts")) >= ROWS)
+    assert sorted(arrived(cloud, "parts")) == sorted(f"p{n}" for n in range(ROWS))
     outside = [f"p{n}" for n in range(ROWS) if n % 7 > 5]
-    assert sorted(arrived(tmp_path, "outside")) == sorted(outside)
+    assert sorted(arrived(cloud, "outside")) == sorted(outside)
