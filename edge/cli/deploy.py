@@ -27,8 +27,20 @@ if TYPE_CHECKING:
     from edge.deploy.watch import Standing
     from edge.deploy.workload import Workload
 
+
+def _sites(incomplete: str) -> list[str]:
+    """Names of the site files that begin so, for the shell."""
+    found = Path("deploy/sites").glob("*.yaml")
+    return sorted(file.stem for file in found if file.stem.startswith(incomplete))
+
+
 Site = Annotated[
-    str, typer.Argument(metavar="SITE", help="A site file, or the name of one in deploy/sites.")
+    str,
+    typer.Argument(
+        metavar="SITE",
+        help="A site file, or the name of one in deploy/sites.",
+        autocompletion=_sites,
+    ),
 ]
 Profile = Annotated[
     str | None, typer.Option(help="Profile of the AWS configuration files; default AWS_PROFILE.")

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge.cli.screen import Commands, put, put_json, put_table, say
+from edge.cli.screen import Commands, put, put_json, put_table
+from edge.cli.working import Say, waiting
 
 if TYPE_CHECKING:
+    from edge.deploy.engine import Engine
     from edge.deploy.image import Built
 
 
@@ -78,8 +80,9 @@ def build(
     )
     image.check(wanted)
     engine = Engine.connect()
-    images = image.build(engine, wanted, say)
-    digests = [engine.push(each.tag) if push else each.digest for each in images]
+    with waiting() as tell:
+        images = image.build(engine, wanted, tell)
+        digests = [_pushed(engine, each, tell) if push else each.digest for each in images]
     if as_json:
         put_json([_as_dict(each, name) for each, name in zip(images, digests, strict=True)])
         return
@@ -88,6 +91,11 @@ def build(
     if push and len(images) > 1:
         tags = " ".join(each.tag for each in images)
         put(f"docker manifest create {wanted.tag} {tags} && docker manifest push {wanted.tag}")
+
+
+def _pushed(engine: "Engine", built: "Built", tell: Say) -> str:
+    tell(f"{built.platform}: push {built.tag}")
+    return engine.push(built.tag)
 
 
 def _show(built: "Built", digest: str) -> None:

@@ -11,12 +11,29 @@ import typer
 
 from edge.cli.screen import FAILED, WRONG, Commands, complain, put, put_json, put_table, say
 from edge.cli.status import Place, outbox_of
-from edge.errors import DefinitionError
+from edge.cli.working import counting
+from edge.errors import DefinitionError, EdgeError
 
 PATIENCE = 15.0  # seconds to wait until a running processor carried out a request
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-SinkName = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name.")]
+
+
+def _sinks(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of sinks that begin so, for the shell: of the outbox that stands before."""
+    from edge.outbox import inspection
+
+    file = context.params.get("file")
+    try:
+        known = inspection.status(outbox_of(Path(file)), 0)["sinks"] if file else {}
+    except (EdgeError, OSError):  # the shell shows nothing then; the command says why
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+SinkName = Annotated[
+    str, typer.Argument(metavar="SINK", help="The sink's name.", autocompletion=_sinks)
+]
 Numbers = Annotated[
     list[int] | None, typer.Argument(metavar="PARCEL", help="As `ls` shows; default all.")
 ]
@@ -34,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
 
 def ls(
     file: Place,
-    sink: Annotated[str | None, typer.Option(help="Only this sink.")] = None,
+    sink: Annotated[str | None, typer.Option(help="Only this sink.", autocompletion=_sinks)] = None,
     rejected: Annotated[
         bool, typer.Option("--rejected", help="The latest rejected payloads instead.")
     ] = False,
@@ -72,7 +89,9 @@ def verify(file: Place, as_json: Json = False) -> None:
     """
     from edge.outbox import inspection
 
-    found = inspection.verify(outbox_of(file))
+    folder = outbox_of(file)
+    with counting("checks", _held(folder)) as done:
+        found = inspection.verify(folder, done)
     if as_json:
         put_json(found)
     else:
@@ -94,7 +113,9 @@ def export(
     """
     from edge.outbox import inspection
 
-    written = inspection.export(outbox_of(file), to)
+    folder = outbox_of(file)
+    with counting("copies", _held(folder)) as done:
+        written = inspection.export(folder, to, done)
     if as_json:
         put_json(written)
     else:
@@ -166,6 +187,18 @@ def _carry_out(
         time.sleep(0.1)
     complain(f"{action}: no answer within {PATIENCE:.0f} s; the request stays and will be done")
     raise typer.Exit(FAILED)
+
+
+def _held(folder: Path) -> int:
+    """How much there is to look at; 0 where the file is too damaged to say."""
+    from edge.outbox import inspection
+
+    try:
+        return inspection.held(folder)
+    except DefinitionError:
+        raise
+    except EdgeError:
+        return 0
 
 
 def _know(folder: Path, sink: str) -> None:

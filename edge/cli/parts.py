@@ -25,9 +25,24 @@ def add_to(app: typer.Typer) -> None:
     app.command()(describe)
 
 
+def _kinds(incomplete: str) -> list[str]:
+    kinds = "sources", "operators", "sinks"
+    return [kind for kind in kinds if kind.startswith(incomplete)]
+
+
+def _names(incomplete: str) -> list[str]:
+    from edge.pipeline.parts import KINDS
+
+    names = {name for kind in KINDS for name in kind.names()}
+    return sorted(name for name in {*names, *_sections()} if name.startswith(incomplete))
+
+
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="Only sources, operators or sinks.")
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="Only sources, operators or sinks.", autocompletion=_kinds
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +66,9 @@ def describe(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A part such as deadband or source.mqtt, a section such as record."
+            metavar="NAME",
+            help="A part such as deadband or source.mqtt, a section such as record.",
+            autocompletion=_names,
         ),
     ],
     as_json: Json = False,

@@ -34,6 +34,11 @@ class Commands(TyperGroup):
         except EdgeError as error:
             complain(str(error))
             raise typer.Exit(LOCKED if isinstance(error, OutboxLocked) else FAILED) from error
+        except KeyboardInterrupt:
+            say(
+                "stopped; what was done stays, nothing is half done, the same command does the rest"
+            )
+            raise typer.Exit(FAILED) from None
         except BrokenPipeError:
             # The reader went away (`edge describe window | head`): nothing is left to say.
             sys.stdout = None

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -205,10 +205,22 @@ def answer(folder: Path, request: int) -> str | None:
     return found[0] if found else None
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def _untold(count: int) -> None:
+    """Nobody asks how far it is."""
+
+
+def held(folder: Path) -> int:
+    """How many entries and parcels there are, for who shows how far `verify` or `export` is."""
+    with _looking(folder) as db:
+        query = "SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM parcel)"
+        return int(db.execute(query).fetchone()[0])
+
+
+def verify(folder: Path, done: Callable[[int], None] = _untold) -> dict[str, Any]:
     """Check every page and checksum, every equation, and the counters against what is there.
 
     Gives `entries` and `parcels` checked, `faults` as sentences. Reads everything, row by row.
+    done: called with 1 for each entry and parcel.
     """
     faults: list[str] = []
     checked = {"entry": 0, "parcel": 0}
@@ -216,6 +228,7 @@ def verify(folder: Path) -> dict[str, Any]:
         for table in checked:
             for name, number, sound in _checksums(folder, table):
                 checked[table] += 1
+                done(1)
                 if not sound:
                     faults.append(f"sink {name!r}: {table} {number} does not match its checksum")
         with _looking(folder) as db:
@@ -282,32 +295,42 @@ def _miscounted(db: sqlite3.Connection) -> list[str]:
     return faults
 
 
-def export(folder: Path, target: Path) -> dict[str, int]:
+def export(folder: Path, target: Path, done: Callable[[int], None] = _untold) -> dict[str, int]:
     """Copy what waits below `target`: bodies of entries and parcels, rejected payloads.
 
     `<sink>/entry-<first>-<last>.arrow` is an Arrow IPC stream, `<sink>/parcel-<id>-<name>` the
-    bytes that would be sent, `rejected.ndjson` has the payloads in base64. Gives counts.
+    bytes that would be sent, `rejected.ndjson` has the payloads in base64. A file appears whole, or
+    not at all. Gives counts. done: called with 1 for each entry and parcel.
     """
     written = {"entries": 0, "parcels": 0, "rejected": 0}
     for name, row in _rows(folder, "entry"):
-        file = target / name / f"entry-{row['first']}-{row['last']}.arrow"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(row["body"])
+        _write(target / name / f"entry-{row['first']}-{row['last']}.arrow", [row["body"]])
         written["entries"] += 1
+        done(1)
     for name, row in _rows(folder, "parcel"):
-        file = target / name / f"parcel-{row['id']}-{row['key'].rpartition('/')[2]}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as copy:
-            copy.writelines(_sent(row))
+        last = row["key"].rpartition("/")[2]
+        _write(target / name / f"parcel-{row['id']}-{last}", _sent(row))
         written["parcels"] += 1
+        done(1)
     items = rejects(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / "rejected.ndjson").open("w") as lines:
-        for item in items:
-            item["payload"] = b64encode(item["payload"]).decode()
-            lines.write(json.dumps(item) + "\n")
+    texts = ({**item, "payload": b64encode(item["payload"]).decode()} for item in items)
+    lines = (f"{json.dumps(text)}\n".encode() for text in texts)
+    _write(target / "rejected.ndjson", lines)
     written["rejected"] = len(items)
     return written
+
+
+def _write(file: Path, pieces: Iterable[bytes]) -> None:
+    """Under its name only once it is whole: whoever is cut off leaves no half of a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("wb") as copy:
+            copy.writelines(pieces)
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _sent(row: dict[str, Any]) -> Iterable[bytes]:
