@@ -189,11 +189,11 @@ def test_what_is_hidden_or_no_definition_is_not_looked_at(edge: Edge, press: Pat
 
 
 def test_a_folder_is_run_and_built_without_its_tests(press: Path) -> None:
-    from edge.cli.processor import _in_folders
     from edge.deploy.content import _copy_definitions
+    from edge.pipeline.reading import definition_files
 
     press.with_name("press.test.yaml").write_text(FILE)
-    assert _in_folders([press.parent]) == [press]
+    assert definition_files([press.parent]) == [press]
     image = press.parent / "image"
     image.mkdir()
     _copy_definitions(image, [press.parent])
