@@ -34,6 +34,10 @@ test-arm64: .venv/ready docker emulation  ## the arm64 image makes the same byte
 hybrid: .venv/ready docker   ## from a share to the cloud, in two containers that are cut off, killed and stopped
 	$(BIN)/python -m tests.containers.hybrid
 
+.PHONY: container-bars
+container-bars: .venv/ready docker  ## from the start of a container to its first row on disk
+	$(BIN)/python -m tests.containers.bars
+
 .PHONY: emulation
 emulation:
 	@command -v qemu-aarch64-static >/dev/null || \
