@@ -21,7 +21,17 @@ _SIGNS = {
     "remove": ("-", "red"),
 }
 _WORDS = {"create": "creates", "update": "replaces", "start": "starts", "remove": "removes"}
-_COLUMNS = ("replica", "container", "state", "health", "since", "restarts", "waiting", "link")
+_COLUMNS = (
+    "replica",
+    "container",
+    "state",
+    "health",
+    "since",
+    "restarts",
+    "waiting",
+    "link",
+    "page",
+)
 
 
 def plan(workload: "Workload", profile: str | None, as_json: bool) -> None:
@@ -155,4 +165,5 @@ def _row(row: Mapping[str, Any]) -> Sequence[object]:
         row["restarts"],
         sum(sink["buffered_rows"] for sink in sinks) if sinks else None,
         None if not sinks else f"{len(down)} of {len(sinks)} down" if down else "up",
+        row["page"],
     )

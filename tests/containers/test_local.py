@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.broker import Broker
 from tests.cloud import Cloud
 from tests.containers.conftest import Image, Network
-from tests.engine import RUN, Engine
+from tests.dashboard.plant import fetch
+from tests.engine import NAME, RUN, Engine
 from tests.processor import until
 from tests.proxy import Proxy
 
@@ -67,6 +69,11 @@ class Hall:
         )
         assert done.returncode == code, done.stderr + done.stdout
         return done.stdout + done.stderr
+
+    def stand_in(self, network: str) -> None:
+        """In another network than those of the tests, which publish no ports."""
+        networks = f"docker: {{networks: [{network}]}}"
+        self._text = re.sub(r"^docker:.*$", networks, self._text, flags=re.M)
 
     def container(self) -> Any:
         return self._engine.client.containers.get(self.name)
@@ -173,6 +180,30 @@ def test_a_site_is_applied_changed_and_taken_back_and_each_row_arrives_once(hall
     hall.publish(1_000)  # the broker keeps them, and the volume what was taken
     hall.deploy("apply")
     hall.all_arrive_once()
+
+
+@pytest.fixture
+def open_network(engine: Engine) -> Iterator[str]:
+    made = engine.client.networks.create(f"{NAME}open-{os.getpid()}")
+    yield str(made.name)
+    made.remove()
+
+
+def test_its_page_is_there_for_this_machine_alone(open_network: str, hall: Hall) -> None:
+    hall.stand_in(open_network)
+    hall.deploy("apply")
+    (row,) = json.loads(hall.deploy("status", "--json"))
+    (published,) = hall.container().attrs["NetworkSettings"]["Ports"]["8080/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+    assert row["page"] == f"http://127.0.0.1:{published['HostPort']}/"
+    assert fetch(f"{row['page']}state").status == 401
+    _, said = hall.container().exec_run(["cat", "/var/lib/edge/http-token"])
+    answer = fetch(f"{row['page']}state", Authorization=f"Bearer {said.decode().strip()}")
+    assert answer.json()["pipelines"][0]["pipeline"] == "machine-temperature"
+    off = "  EDGE_HTTP: ''\n"
+    hall.deploy("apply", more=off)
+    (row,) = json.loads(hall.deploy("status", "--json", more=off))
+    assert (row["state"], row["page"]) == ("running", None)
 
 
 def test_an_apply_that_was_cut_off_goes_on_and_never_leaves_two(hall: Hall, engine: Engine) -> None:

@@ -9,6 +9,9 @@ from edge.deploy.workload import STATE, Workload, environment
 
 Settings = Mapping[str, Any]
 
+PAGE = 8080
+"""Where a processor tells of itself inside its container, unless the site says otherwise."""
+_WATCHED = {"EDGE_HTTP": f"0.0.0.0:{PAGE}", "EDGE_HTTP_TOKEN_FILE": f"{STATE}/http-token"}
 _ROTATED = {"max-size": "10m", "max-file": "5"}
 
 
@@ -31,7 +34,8 @@ def settings(workload: Workload, replica: str, given: Given, image: str) -> Sett
         "image": site.image,
         "image_id": image,
         "command": workload.command(),
-        "environment": environment(site, replica),
+        "environment": (_WATCHED if _published(site) else {}) | environment(site, replica),
+        "published": [PAGE] if _published(site) else [],
         "secrets": given.shown(),
         "cpu_shares": site.resources.cpu,
         "memory": int(site.resources.memory),
@@ -69,6 +73,8 @@ def creation(api: Any, made: Settings, given: Given) -> Mapping[str, Any]:
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         restart_policy={"Name": "unless-stopped"},
+        # On this machine alone, at a port that is free.
+        port_bindings=dict.fromkeys(made.get("published", []), ("127.0.0.1", None)),
         log_config={"Type": made["log"]["driver"], "Config": made["log"]["options"]},
         mem_limit=made["memory"],
         cpu_shares=made["cpu_shares"],
@@ -79,9 +85,15 @@ def creation(api: Any, made: Settings, given: Given) -> Mapping[str, Any]:
         "command": made["command"],
         "environment": {**made["environment"], **given.secrets, **given.keys},
         "host_config": host,
+        "ports": made.get("published"),
         "stop_timeout": made["stop_timeout"],
         "platform": made.get("platform"),
     }
+
+
+def _published(site: Site) -> bool:
+    """Whether the page is published: a site that says where to listen has its own reasons."""
+    return site.network.mode != "host" and "EDGE_HTTP" not in site.environment
 
 
 def _log(site: Site) -> Settings:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from edge.deploy.content import UID
 from edge.deploy.difference import lines
 from edge.deploy.engine import Engine, told
-from edge.deploy.local.container import Given, Settings, creation, settings
+from edge.deploy.local.container import PAGE, Given, Settings, creation, settings
 from edge.deploy.workload import STATE, Workload
 
 SITE, REPLICA, MADE_OF = "edge.site", "edge.replica", "edge.made-of"
@@ -102,6 +102,7 @@ class Processors:
                     "since": state.get("StartedAt" if running else "FinishedAt"),
                     "restarts": container.attrs["RestartCount"] if container else 0,
                     "exit_code": None if running else state.get("ExitCode"),
+                    "page": _page(container) if running else None,
                     "pipelines": _own_status(container) if running else None,
                 }
             )
@@ -340,6 +341,12 @@ def _makes_progress(container: Any) -> bool:
     except APIError:  # it has just ended
         return False
     return bool(code == 0)
+
+
+def _page(container: Any) -> str | None:
+    """The address of its page on this machine; None where none is published."""
+    ports = container.attrs["NetworkSettings"]["Ports"].get(f"{PAGE}/tcp") or []
+    return f"http://127.0.0.1:{ports[0]['HostPort']}/" if ports else None
 
 
 def _own_status(container: Any) -> Any:
