@@ -83,9 +83,10 @@ def test_a_copy_that_is_cut_off_leaves_whole_files_only(full: Path, tmp_path: Pa
 
 def test_ctrl_c_says_that_nothing_is_half_done(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
-        "import sys, threading\n"
+        # Short sleeps: a signal just before a wait without end would not be noticed in it.
+        "import sys, time\n"
         "print('here', file=sys.stderr, flush=True)\n"
-        "threading.Event().wait()\n"
+        "while True:\n    time.sleep(0.05)\n"
     )
     command = [sys.executable, "-m", "edge", "check", "slow.py"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
