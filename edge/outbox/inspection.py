@@ -14,7 +14,14 @@ from edge.outbox.buffer import Buffer, load_buffers
 from edge.outbox.checksum import entry_crc, is_sound, parcel_crc
 from edge.outbox.packed import sent_bytes
 from edge.outbox.room import size_of
-from edge.outbox.schema import FILE, Damage, connect_to_read, is_damage, refuse_others
+from edge.outbox.schema import (
+    FILE,
+    Damage,
+    connect_to_read,
+    is_being_made,
+    is_damage,
+    refuse_others,
+)
 
 _FAULTS = 20  # of SQLite's own check that are told
 _NEWEST = 50  # losses, and causes of rejected payloads, that an overview has
@@ -134,6 +141,8 @@ def _looking(folder: Path) -> Iterator[sqlite3.Connection]:
     try:
         db.execute("BEGIN")
         refuse_others(db, folder / FILE)
+        if is_being_made(db):
+            raise DefinitionError(f"outbox {folder}: is being made; look again in a moment")
         yield db
     except sqlite3.DatabaseError as error:
         if not is_damage(error):

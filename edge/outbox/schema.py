@@ -151,6 +151,11 @@ def refuse_others(db: sqlite3.Connection, path: Path) -> None:
     )
 
 
+def is_being_made(db: sqlite3.Connection) -> bool:
+    """Whether the file is there and its tables are about to be."""
+    return not user_version(db) and not _tables(db)
+
+
 def _tables(db: sqlite3.Connection) -> list[str]:
     found = db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
     return [text for (text,) in found]

@@ -58,12 +58,15 @@ class Hall:
         self.name = f"edge-{file.stem}-0"
         self.published = 0
 
-    def deploy(self, *arguments: str, code: int = 0, more: str = "") -> str:
-        """A command of `edge deploy`, with `more` in the site file's environment; its output."""
+    def deploy(self, *arguments: str, code: int = 0, more: str = "", **shell: str) -> str:
+        """A command of `edge deploy`, with `more` in the site file's environment; its output.
+
+        shell: variables of the shell that it runs in.
+        """
         self._file.write_text(self._text + more)
         done = subprocess.run(
             [sys.executable, "-m", "edge", "deploy", arguments[0], str(self._file), *arguments[1:]],
-            env={**os.environ, "DOCKER_HOST": self._engine.host},
+            env={**os.environ, **shell, "DOCKER_HOST": self._engine.host},
             capture_output=True,
             text=True,
         )
@@ -149,6 +152,7 @@ def test_a_site_is_applied_changed_and_taken_back_and_each_row_arrives_once(hall
     assert f"+ container {hall.name}" in hall.deploy("plan")
     assert "replica 0: running" in hall.deploy("apply")
     assert "nothing to change" in hall.deploy("plan")
+    assert "~ secrets: other values" in hall.deploy("plan", AWS_SECRET_ACCESS_KEY="other")
     first = hall.container()
     hall.deploy("apply")
     assert hall.container().id == first.id  # nothing was touched

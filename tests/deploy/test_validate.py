@@ -62,6 +62,11 @@ REFUSED: list[tuple[Mapping[str, str], Mapping[str, str], str]] = [
     (DOCKER, {"{retention: 30d}": "{driver: awsfirelens}"}, "'awsfirelens' is not of Docker; use"),
     (
         DOCKER,
+        {"stop_timeout": "docker: {credentials_uri: 'http://10.0.0.1/v2'}\nstop_timeout"},
+        "docker.credentials_uri: must be https, or http on loopback, 169.254.170.2 or",
+    ),
+    (
+        DOCKER,
         {"{mode: bridge}": "{mode: host}", "stop_timeout": "docker: {networks: [a]}\nstop_timeout"},
         "docker.networks: has no meaning with `network: {mode: host}`",
     ),

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,13 @@ def test_a_stopped_outbox_is_changed_by_the_command_itself(used: Outbox, folder:
     assert books["ledger"]["sink:lake"]["dropped"] == 6
     with pytest.raises(DefinitionError, match="has no sink 'lak'; known are alarms, lake"):
         carry_out(folder, "drop", "lak")
+
+
+def test_an_outbox_that_is_just_being_made_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as db:
+        db.execute("PRAGMA journal_mode=WAL")  # as a new file is before its tables come
+        with pytest.raises(DefinitionError, match="is being made; look again in a moment"):
+            inspection.status(tmp_path, 0)
 
 
 def test_no_outbox_and_a_damaged_one_say_what_to_do(tmp_path: Path) -> None:

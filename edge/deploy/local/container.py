@@ -1,7 +1,6 @@
 """The container of one processor: its settings, and how the engine is asked for it."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edge.deploy.site import Site
@@ -21,10 +20,11 @@ class Given(NamedTuple):
     secrets: Mapping[str, str]
     keys: Mapping[str, str]
 
-    def shown(self) -> Mapping[str, str]:
-        """Enough of each to tell that it changed."""
-        pairs = {**self.secrets, **self.keys}.items()
-        return {name: hashlib.sha256(value.encode()).hexdigest()[:12] for name, value in pairs}
+    def known_to(self, environment: Sequence[str]) -> bool:
+        """Whether a container has all of it; environment: its `NAME=value`."""
+        return {f"{name}={value}" for name, value in {**self.secrets, **self.keys}.items()} <= {
+            *environment
+        }
 
 
 def settings(workload: Workload, replica: str, given: Given, image: str) -> Settings:
@@ -36,7 +36,7 @@ def settings(workload: Workload, replica: str, given: Given, image: str) -> Sett
         "command": workload.command(),
         "environment": (_WATCHED if _published(site) else {}) | environment(site, replica),
         "published": [PAGE] if _published(site) else [],
-        "secrets": given.shown(),
+        "secrets": sorted({**given.secrets, **given.keys}),
         "cpu_shares": site.resources.cpu,
         "memory": int(site.resources.memory),
         "gpu": site.resources.gpu,

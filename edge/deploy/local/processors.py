@@ -153,6 +153,8 @@ class Processors:
             changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
             before, after = ({k: of[k] for k in changed if k in of} for of in (found, wanted))
             return Change(name, "update", list(lines(before, after)))
+        if not self._given.known_to(container.attrs["Config"]["Env"]):
+            return Change(name, "update", ["~ secrets: other values"])
         return None if container.status == "running" else Change(name, "start")
 
     def _resume(self, replica: str) -> None:

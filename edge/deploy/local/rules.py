@@ -1,6 +1,8 @@
 """What of a site file has no meaning on one Docker engine, or another one."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from edge.deploy.site import Site
 
@@ -40,11 +42,27 @@ def faults(site: Site) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("network", "mode"), f"{site.network.mode!r} {_MODES[site.network.mode]}"
     if site.docker.networks and site.network.mode == "host":
         yield ("docker", "networks"), "has no meaning with `network: {mode: host}`; leave one out"
+    uri = urlsplit(site.docker.credentials_uri or "https:")
+    if uri.scheme != "https" and not _is_asked(uri.hostname or ""):
+        yield (
+            ("docker", "credentials_uri"),
+            "must be https, or http on loopback, 169.254.170.2 or 169.254.170.23, which is all that"
+            f" AWS clients ask, got {site.docker.credentials_uri!r}",
+        )
     if site.logs.driver not in DRIVERS:
         yield (
             ("logs", "driver"),
             f"{site.logs.driver!r} is not of Docker; use one of {', '.join(DRIVERS)}",
         )
+
+
+def _is_asked(host: str) -> bool:
+    """Whether botocore's ContainerMetadataFetcher asks this host over http."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or host in ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")
 
 
 def notes(site: Site) -> Iterator[tuple[str, str]]:
