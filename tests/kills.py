@@ -256,7 +256,8 @@ def run_sqs(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
             kill_again_and_again(processor, kills, chance)
             sender.join()
         with processor.running() as process:
-            until(lambda: not cloud.waiting(FIFO) and _drained(folder, len(given)), 300)
+            # One group: ten messages at a time, and the most of them are left to this life.
+            until(lambda: not cloud.waiting(FIFO) and _drained(folder, len(given)), 120 + 6 * kills)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, processor.tail()
     return _verdict(cloud, kills, given, ended=False)
