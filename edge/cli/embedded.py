@@ -13,6 +13,7 @@ from edge.runner import Runner
 log = logging.getLogger("edge.metrics")
 
 EVERY = 60.0  # seconds
+_LOOK = 1.0
 _NAMESPACE = "edge"
 _NAMED = ("site", "replica", "pipeline", "sink")
 
@@ -24,12 +25,14 @@ class Embedded:
     """
 
     async def __call__(self, runners: Sequence[Runner]) -> None:
-        """Look at `runners`; one that has no outbox yet is left out."""
+        """Look at `runners`, each from the moment on when its outbox is there."""
+        due = dict.fromkeys(runners, 0.0)
         while True:
             for runner in runners:
-                if runner.running:
+                if runner.running and time.monotonic() >= due[runner]:
+                    due[runner] = time.monotonic() + EVERY
                     await self._tell(runner)
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(_LOOK)
 
     async def _tell(self, runner: Runner) -> None:
         pipeline = runner.pipeline
