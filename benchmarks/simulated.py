@@ -105,7 +105,7 @@ class Plant(Source):
             return frame
         noise = base64.b64encode(os.urandom(self.pad * count)).decode()
         size = len(noise) // max(count, 1)
-        texts = [noise[place * size :][:size] for place in range(count)]
+        texts = [noise[place * size : (place + 1) * size] for place in range(count)]
         return frame.with_columns(pl.Series("pad", texts, pl.String))
 
 
