@@ -32,7 +32,8 @@ def definition(project: Path) -> Path:
 
 def delivered(project: Path, sink: str) -> list[str]:
     files = project.glob(f"out/local/{project.name}/{sink}/**/*.*")
-    return [line for file in sorted(files) for line in file.read_text().splitlines()]
+    whole = [file for file in sorted(files) if not file.name.startswith(".")]
+    return [line for file in whole for line in file.read_text().splitlines()]
 
 
 @every_origin
