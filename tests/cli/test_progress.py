@@ -1,10 +1,10 @@
 """On a terminal a run says how far it is; anywhere else it only logs."""
 
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.cli.terminal import on_a_terminal
 
 DEFINITION = """
 name: climb
@@ -32,26 +32,11 @@ def prepare(folder: Path) -> list[str]:
 
 def test_a_terminal_shows_how_far_the_source_is_and_what_waits(tmp_path: Path) -> None:
     command = prepare(tmp_path)
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(command, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        shown = b""
-        while piece := _read(ours):
-            shown += piece
-    os.close(ours)
-    assert process.returncode == 0, shown.decode()
+    shown = on_a_terminal(*command)
     assert b"climb   " in shown
     assert b"read   copy: " in shown
     assert b" waiting" in shown
     assert b" info edge.runner: pipeline 'climb': stopped" in shown
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # the other side is closed
-        return b""
 
 
 def test_without_a_terminal_nothing_moves(tmp_path: Path) -> None:

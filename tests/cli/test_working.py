@@ -1,7 +1,6 @@
 """What takes its time says how far it is; Ctrl-C leaves things right; the shell knows what fits."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 from edge.outbox import inspection
 from tests.cli.conftest import Edge
+from tests.cli.terminal import on_a_terminal
 
 EDGE = str(Path(sys.executable).parent / "edge")
 
@@ -28,26 +28,6 @@ def full(press: Path) -> Path:
         process.stderr.read()
     assert process.returncode == 0
     return press
-
-
-def on_a_terminal(*command: str) -> bytes:
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(command, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        shown = b""
-        while piece := _read(ours):
-            shown += piece
-    os.close(ours)
-    assert process.returncode == 0, shown
-    return shown
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # the other side is closed
-        return b""
 
 
 def test_on_a_terminal_a_copy_and_a_check_show_how_far_they_are(full: Path) -> None:

@@ -119,11 +119,13 @@ def test_it_shows_a_link_that_is_cut_and_that_comes_back(browser: Browser, plant
 
 def test_it_tells_that_intake_waits_for_room(browser: Browser, plant: Plant) -> None:
     plant.way.set("refuse")
-    plant.write(1, rows=120, note=2**18)
+    plant.write(1, temp=40)
     with plant.processor.running():
-        until(lambda: answers(plant)() and plant.state()["outbox"]["full"])
+        until(lambda: answers(plant)() and plant.state()["links"]["there"]["state"] == "down")
+        plant.write(2, rows=120, note=2**18)
+        until(lambda: plant.state()["outbox"]["full"])
         with looking(browser, plant.url) as view:
-            view.until("The outbox is full", "Not here:")
+            view.until("The outbox is full", "nothing gets through to there (MQTT)", "Not here:")
 
 
 def test_it_outlives_the_processor_and_goes_on_with_the_next_one(
