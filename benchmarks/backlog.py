@@ -23,16 +23,16 @@ _PATIENCE = 300.0  # seconds for the backlog to leave
 
 
 class Started(NamedTuple):
-    """first: seconds from the start of the process until a new row was durable.
-
-    megabytes: peak RSS, 10**6 bytes, until the backlog was gone.
+    """first, drained: seconds from the start of the process until a new row was durable and until
+    the backlog was gone. megabytes: peak RSS, 10**6 bytes, until then.
     """
 
     first: float
+    drained: float
     megabytes: float
 
     def __str__(self) -> str:
-        return f"{self.first:.2f} s, {self.megabytes:.0f} MB RSS"
+        return f"{self.first:.2f} s, drained in {self.drained:.0f} s, {self.megabytes:.0f} MB RSS"
 
 
 def backlog(plan: Plan) -> list[Row]:
@@ -71,7 +71,8 @@ def _start(plan: Plan, size: int) -> Started:
                 first = time.monotonic() - begin
                 # What came meanwhile waits for its minute as entries, and is no backlog.
                 process.until(lambda: not outbox.buffered().parcel_rows, _PATIENCE)
-                time.sleep(max(0.0, plan.seconds - (time.monotonic() - begin)))
+                drained = time.monotonic() - begin
+                time.sleep(max(0.0, plan.seconds - drained))
                 peak = process.peak()
                 outbox.close()
-    return Started(first, peak / 1e6)
+    return Started(first, drained, peak / 1e6)

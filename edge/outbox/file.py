@@ -24,7 +24,7 @@ from edge.outbox.room import (
     cost,
     empty_wal,
     free_bytes,
-    is_loose,
+    give_back,
     shrink,
     size_of,
     sync_folder,
@@ -339,13 +339,12 @@ class OutboxFile:
 
     def shrink_step(self) -> bool:
         """Give some disk back if most of the file is free; whether there may be more to give."""
-        loose = self.read(is_loose)
-        if loose:
-            self.read(lambda _: self._at_the_reserve(shrink))
-        elif self._shrunk:  # only now does the file itself get shorter
+        most = self.room.wal_limit // 2
+        more = self.read(lambda _: self._at_the_reserve(lambda db: give_back(db, most)))
+        if self._shrunk and not more:  # only now does the file itself get shorter
             self.read(lambda _: self._at_the_reserve(checkpoint))
-        self._shrunk = loose
-        return loose
+        self._shrunk = more
+        return more
 
     def checkpoint_step(self) -> None:
         """Empty a WAL that has become long, before SQLite does."""

@@ -17,6 +17,7 @@ _LARGE_WAL_LIMIT = 32 * 2**20
 _FIXED = 128 * 2**10  # tree and list pages that a transaction touches beside its rows
 _SHRINK_BYTES = 2**20
 _SHRINKS = 8  # at a checkpoint, each a small transaction of its own
+_SEARCHED = 64 * 2**20  # SQLite searches all free bytes for each page that it takes out
 _LOOK_AGAIN = 1.0  # seconds for which a measured disk is trusted while there is plenty of room
 _PER_ROW = 256  # record header, keys, index entries
 
@@ -118,8 +119,7 @@ class Room:
 
     def used(self, db: sqlite3.Connection) -> int:
         """Bytes that are taken for good: pages in use, WAL at its limit, reserve, set-aside."""
-        pages = _pragma(db, "page_count") - _pragma(db, "freelist_count")
-        return pages * _pragma(db, "page_size") + self.wal_limit + self.reserve + self.aside
+        return used_bytes(db) + self.wal_limit + self.reserve + self.aside
 
     # -- set-aside
 
@@ -182,9 +182,22 @@ def empty_wal(db: sqlite3.Connection) -> bool:
     return not busy
 
 
-def is_loose(db: sqlite3.Connection) -> bool:
-    """Whether most of the file is free, so that it is worth giving back."""
-    return free_bytes(db) > _WAL_LIMIT and _is_mostly_free(db)
+def give_back(db: sqlite3.Connection, most: int) -> bool:
+    """Make a file shorter that is mostly free; whether there may be more to give back.
+
+    Little is taken out step by step. Much, such as a long outage leaves, waits until what is in use
+    comes to `most` bytes at most: those are held in memory and written anew, without the rest.
+    """
+    free = free_bytes(db)
+    if free <= _WAL_LIMIT or not _is_mostly_free(db):
+        return False
+    if free <= _SEARCHED:
+        shrink(db)
+        return True
+    if used_bytes(db) > most or not empty_wal(db):
+        return False
+    db.execute("VACUUM")
+    return True
 
 
 def shrink(db: sqlite3.Connection) -> None:
@@ -203,7 +216,7 @@ def checkpoint(db: sqlite3.Connection) -> None:
     They would be written for nothing: twice as much as all else while the link is up.
     """
     for _ in range(_SHRINKS):
-        if free_bytes(db) < _SHRINK_BYTES // 4 or not _is_mostly_free(db):
+        if not _SHRINK_BYTES // 4 <= free_bytes(db) <= _SEARCHED or not _is_mostly_free(db):
             break
         shrink(db)
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -211,6 +224,12 @@ def checkpoint(db: sqlite3.Connection) -> None:
 
 def _is_mostly_free(db: sqlite3.Connection) -> bool:
     return _pragma(db, "freelist_count") * 2 > _pragma(db, "page_count")
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Bytes of the file's pages that hold something."""
+    pages = _pragma(db, "page_count") - _pragma(db, "freelist_count")
+    return pages * _pragma(db, "page_size")
 
 
 def free_bytes(db: sqlite3.Connection) -> int:

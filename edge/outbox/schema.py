@@ -89,6 +89,7 @@ def connect(path: Path, wal_limit: int) -> sqlite3.Connection:
             "synchronous=FULL",
             "secure_delete=OFF",  # Debian builds SQLite with it on: 1.7 times the bytes written
             "cache_size=-4096",
+            "temp_store=MEMORY",  # only VACUUM uses it; a container has no folder for it
             "cell_size_check=ON",
             f"wal_autocheckpoint={wal_limit // PAGE_SIZE}",
             f"journal_size_limit={wal_limit}",

@@ -269,6 +269,32 @@ def test_the_file_shrinks_after_a_drain(open_outbox: OpenOutbox, folder: Path) -
     assert file.stat().st_size < 9 * MIB
 
 
+def test_what_a_long_outage_leaves_is_given_back_at_once_when_little_waits(
+    open_outbox: OpenOutbox, folder: Path
+) -> None:
+    """Taking pages out one by one costs the square of their number: minutes after gigabytes."""
+    outbox = open_outbox(limits=Limits(512 * MIB))
+    file = folder / "outbox.sqlite"
+    outbox.commit(rows(12 * MIB, "alarms"))
+    for _ in range(100):
+        outbox.commit(rows(MIB))
+    drain(outbox, "lake")
+    assert not outbox.tend()
+    assert file.stat().st_size > 100 * MIB
+    drain(outbox, "alarms")
+    outbox.commit(rows(MIB))
+    before = outbox.status()["ledger"]
+    assert sum(1 for _ in iter(outbox.tend, False)) == 1
+    outbox.commit(rows(10))
+    outbox.commit(rows(10))
+    outbox.close()
+    assert file.stat().st_size < 3 * MIB
+    outbox = open_outbox(limits=Limits(512 * MIB))
+    assert outbox.status()["ledger"]["source"]["taken"] == before["source"]["taken"] + 20
+    assert drain(outbox, "lake") == 30
+    assert outbox.status()["imbalances"] == []
+
+
 def test_what_came_and_went_is_not_written_into_the_file(
     open_outbox: OpenOutbox, folder: Path
 ) -> None:
