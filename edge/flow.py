@@ -64,6 +64,14 @@ class Outcome(NamedTuple):
         """To begin with."""
         return cls([], Counter(), [], [], [])
 
+    def add(self, other: "Outcome") -> None:
+        """What came after it."""
+        self.entries.extend(other.entries)
+        self.counts.update(other.counts)
+        self.memory.extend(other.memory)
+        self.losses.extend(other.losses)
+        self.rejects.extend(other.rejects)
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit."""
@@ -122,8 +130,14 @@ class Flow:
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        outcome = self._rows(frame, moment._replace(salvaged=self._salvaged))
-        self._salvaged = {}
+        return self.process_apart([frame], moment)
+
+    def process_apart(self, pieces: Sequence[pl.DataFrame], moment: Moment = _NOW) -> Outcome:
+        """As `process` of one batch, of which every piece gets entries of its own."""
+        outcome = Outcome.nothing()
+        for piece in pieces:
+            outcome.add(self._rows(piece, moment._replace(salvaged=self._salvaged)))
+            self._salvaged = {}
         outcome.memory.extend(self._changes())
         outcome.losses.extend(self._reset)
         self._reset = []
@@ -280,9 +294,7 @@ class Flow:
             self._attempt(frame.head(half), outcome)
             self._attempt(frame.tail(frame.height - half), outcome)
             return
-        outcome.entries.extend(done.entries)
-        outcome.counts.update(done.counts)
-        outcome.losses.extend(done.losses)
+        outcome.add(done)
 
 
 def _run(

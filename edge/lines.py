@@ -173,7 +173,7 @@ class LineFile:
         return self.offset >= offset
 
     def read(self) -> Block | None:
-        """The next lines, up to BLOCK bytes of them; None at the end of the file.
+        """The next lines, up to BLOCK bytes of them or one longer; None at the end of the file.
 
         Where a block ends is told by where it begins, however the reading came there.
         """
@@ -192,6 +192,8 @@ class LineFile:
             if not end and self._ended:
                 self._rest = text
                 return None
+        if end > BLOCK:  # a line longer than a block comes alone: its neighbours can do without it
+            end = self._end_of_first(text)
         given, self._rest = text[:end], text[end:]
         self._pass(given)
         return Block(given, self.offset, self.line)

@@ -15,9 +15,11 @@ from edge.outbox.model import Reject
 from edge.pipeline.binding import Bound
 from edge.rejected import Failures, as_rows
 from edge.tap import Tap
+from edge.waiting import apart
 
 log = logging.getLogger("edge.processing")
 
+_PIECES = 32
 ATTEMPTS = 3  # of one batch before its rows are tried apart
 
 
@@ -61,6 +63,22 @@ class Processing:
         self._failures.add(len(outcome.rejects))
         return outcome
 
+    async def process_apart(self, frame: pl.DataFrame, size: int) -> Outcome:
+        """As `process`, anew, in entries of few rows: one that is too large takes no others along.
+
+        size: bytes of the rows, packed.
+        """
+        flow = await self._flow_for(frame)
+        await self._restore(flow)
+        pieces = await in_thread(apart, frame, size // _PIECES)
+        try:
+            return await in_thread(flow.process_apart, pieces)
+        except TooManyFailures:
+            raise
+        except Exception:
+            await self._restore(flow)
+            return await self.process(frame)
+
     async def process_rejects(
         self, rejects: Sequence[Reject], frame: pl.DataFrame, outcome: Outcome
     ) -> None:
@@ -77,9 +95,7 @@ class Processing:
         except Exception:
             log.exception("sink %r: its operators fail on rejected rows", name)
             return
-        outcome.entries.extend(more.entries)
-        outcome.counts.update(more.counts)
-        outcome.memory.extend(more.memory)
+        outcome.add(more)
 
     async def advance(self, moment: Moment) -> Outcome:
         """What comes out without rows, because time went by or a finite source has ended."""

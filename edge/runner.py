@@ -232,6 +232,8 @@ class Runner:
             if self.outbox.can_remember(len(waiting.body)):
                 await self._let_wait(arrival, [*memory, waiting], large.part)
                 return
+            outcome = await self._processing.process_apart(rows, len(waiting.body))
+            await self._add(arrival, memory, outcome)
             await self._commit(outcome, arrival.position)
         self._observe_arrival(arrival)
         await self._acknowledge(arrival.acknowledge)

@@ -81,6 +81,14 @@ class Waiting:
             self._step = self.rows.height
 
 
+def apart(rows: pl.DataFrame, most: int) -> list[pl.DataFrame]:
+    """Rows in pieces of at most `most` bytes as they would wait, or of a single row."""
+    if rows.height <= 1 or len(pack(rows)) <= most:
+        return [rows]
+    half = rows.height // 2
+    return [*apart(rows.head(half), most), *apart(rows.slice(half), most)]
+
+
 def _conform(rows: pl.DataFrame, columns: pl.Schema | None) -> pl.DataFrame:
     """Rows from before a change of the definition get its columns: null where they have none."""
     if columns is None or rows.schema == columns:

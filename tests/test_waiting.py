@@ -249,6 +249,19 @@ def test_a_row_that_no_commit_can_take_is_counted_and_holds_up_nothing(
     assert "an empty outbox is too small for it; raise outbox.max_size" in loss["reason"]
 
 
+@pytest.mark.parametrize("when_full", ["block", "drop_newest"])
+def test_a_row_too_large_for_any_commit_takes_no_other_of_its_batch_along(
+    tmp_path: Path, when_full: str
+) -> None:
+    sink = FlakySink.of()
+    text = [noise(8 * MIB if v == 7 else 50_000) for v in range(20)]
+    batches = [rows(v=list(range(20)), text=text), rows(v=[20], text=["x"])]
+    outbox = {"when_full": when_full}
+    asyncio.run(finish(pipeline(tmp_path, *batches, sink=sink, operators=[], outbox=outbox)))
+    assert numbers(sink) == [v for v in range(21) if v != 7]
+    assert in_balance(tmp_path)["sink:lake"]["dropped"] == 1
+
+
 def test_a_row_whose_parcel_never_fits_is_refused_and_holds_up_nothing(tmp_path: Path) -> None:
     sink = FlakySink.of()
     batches = [rows(v=list(range(20))), rows(v=[20])]

@@ -35,10 +35,14 @@ class Idle:
 
 
 class Together(NamedTuple):
-    """How many rows are handed over together at least, and for how many seconds they are held."""
+    """How many rows are handed over together at least, and for how many seconds they are held.
+
+    bytes: of rows, from which on they are not held either.
+    """
 
     rows: int
     seconds: float
+    bytes: int
 
 
 class _Later(Exception):
@@ -100,14 +104,18 @@ class Follower:
                 now = self._clock.steady()
                 until = until if held else now + self._together.seconds
                 held.append(step)
-                rows = sum(each.frame.height + len(each.rejects) for each in held)
-                if rows < self._together.rows and now < until:
+                if now < until and self._is_little(held):
                     continue
             if held:
                 yield _joined(held)
                 held = []
             if isinstance(step, Idle):
                 yield step
+
+    def _is_little(self, held: Sequence[Rows]) -> bool:
+        rows = sum(each.frame.height + len(each.rejects) for each in held)
+        size = sum(each.frame.estimated_size() for each in held)
+        return rows < self._together.rows and size < self._together.bytes
 
     def _turns(self) -> Generator[Rows | Idle, None, None]:
         while True:

@@ -25,7 +25,7 @@ from edge.mqtt.protocol import Limits, Protocol, Session, limits
 log = logging.getLogger("edge.mqtt")
 
 READ_SIZE = 256 * 1024
-_READ_MOST = 4 * 2**20
+READ_MOST = 4 * 2**20
 _TWIN = 0x8E
 _OLD_BROKER = b"\x20\x02\x00\x01"
 CLOSED = "the broker closed the connection"
@@ -104,15 +104,15 @@ class Channel:
             if self._socket.fileno() >= 0:
                 self._loop.remove_reader(self._socket.fileno())
 
-    def drain(self, messages: Messages, limit: int) -> None:
-        """Read what is there, until `messages` holds `limit`.
+    def drain(self, messages: Messages, limit: int, most: int = READ_MOST) -> None:
+        """Read what is there, until `messages` holds `limit`, or about `most` bytes were read.
 
         When it raises, `messages` holds what came before.
         """
         size = 0
         while True:
             self._take(messages, limit)
-            if len(messages) >= limit or size >= _READ_MOST:
+            if len(messages) >= limit or size >= most:
                 return
             data = self._read()
             size += len(data)

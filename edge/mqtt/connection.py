@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge.clock import Clock
 from edge.errors import LinkDown
-from edge.mqtt.channel import CLOSED, Channel
+from edge.mqtt.channel import CLOSED, READ_MOST, Channel
 from edge.mqtt.dial import dial
 from edge.mqtt.endpoint import Endpoint
 from edge.mqtt.failure import explain
@@ -73,16 +73,17 @@ class Connection:
         else:
             await _wait_for(self._up, patience)
 
-    def drain(self, messages: Messages, limit: int) -> int:
+    def drain(self, messages: Messages, limit: int, most: int = READ_MOST) -> int:
         """Read what is there until `messages` holds `limit`; returns how many were added.
 
+        most: bytes that are read at most, about.
         Reads nothing where `messages` belongs to an earlier connection.
         """
         if self._channel is None or messages.generation != self.generation:
             return 0
         before = len(messages)
         try:
-            self._channel.drain(messages, limit)
+            self._channel.drain(messages, limit, most)
         except LinkDown as error:
             self._lose(error)
         if count := len(messages) - before:

@@ -1,6 +1,7 @@
 """Messages of one batch: when to read, how long to nap, and when it is enough."""
 
 from edge.clock import Clock
+from edge.mqtt.channel import READ_MOST
 from edge.mqtt.connection import Connection
 from edge.mqtt.pace import Pace
 from edge.mqtt.packets import Messages
@@ -49,6 +50,7 @@ class Gatherer:
 
     def _read(self, connection: Connection, messages: Messages) -> int:
         unacknowledged, size = connection.outstanding, messages.size
-        count = connection.drain(messages, self._rows)
+        most = min(READ_MOST, self._size - size)
+        count = connection.drain(messages, self._rows, most)
         self.pace.read(connection.outstanding - unacknowledged, messages.size - size)
         return count

@@ -79,7 +79,9 @@ def _hopeless(file: OutboxFile, entries: Sequence[NewEntry], rest: int) -> set[i
 
 
 def _never_fits(file: OutboxFile, size: int) -> bool:
-    """Whether no delivery will make room for what does not fit now."""
+    """Whether so much does not fit, and no delivery will make room for it."""
+    if file.make_fit(size):
+        return False
     waits = any(buffer.rows for buffer in file.buffers.values())
     return size > file.room.largest or (not waits and file.room.is_undisturbed())
 

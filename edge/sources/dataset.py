@@ -168,8 +168,11 @@ class DatasetSource(Source):
         folder = self._stream.folder
         finder = Finder(folder, self.path, lambda name: self._form_of(name) is not None)
         names = Names(folder, finder, self._form_of)
+        # Half: a whole block may come behind what is held.
+        rows, wait, size = self._batch
+        together = Together(rows, wait, size // 2)
         self._follower = Follower(
-            names, patience, self._reader, self._traces, Together(*self._batch[:2]), self._clock
+            names, patience, self._reader, self._traces, together, self._clock
         )
         inherit = partial(self._inherit, start) if start else None
         steps: AsyncGenerator[Rows | Idle | None, None] = in_steps(self._follower.steps(inherit))

@@ -164,6 +164,14 @@ def test_a_batch_larger_than_a_share_does_not_block_for_ever(open_outbox: OpenOu
     outbox.commit(rows(3 * MIB))
 
 
+def test_an_empty_outbox_turns_away_what_it_can_never_take(open_outbox: OpenOutbox) -> None:
+    outbox = open_outbox(limits=SMALLEST)
+    [small] = rows(1000).entries
+    outbox.commit(Commit([*rows(8 * MIB).entries, small]))
+    assert outbox.status()["ledger"]["sink:lake"]["dropped"] == 10
+    assert drain(outbox, "lake") == 10
+
+
 def test_quarantined_parcels_give_way_to_new_rows(open_outbox: OpenOutbox) -> None:
     outbox = open_outbox(limits=SMALLEST)
     fill(outbox)

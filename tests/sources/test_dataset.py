@@ -161,6 +161,19 @@ def _position_after(folder: Path, path: str) -> bytes | None:
     return read(bound(DatasetSource(path=path), folder))[-1].position
 
 
+def test_a_line_longer_than_a_block_comes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    long = "x" * 2500
+    text = "".join(f'"{long if n == 7 else n}",{n}\n' for n in range(20))
+    (tmp_path / "a.csv").write_text(f"name,n\n{text}")
+    record = Record(format="csv", fields={"name": "str", "n": "int"})  # type: ignore[arg-type]
+    arrivals = read(bound(DatasetSource(path="a.csv"), tmp_path, record))
+    numbers = [each.frame["n"].to_list() for each in arrivals]
+    assert numbers == [[*range(7)], [7], [*range(8, 20)]]
+
+
 def test_a_file_that_grew_is_read_on(tmp_path: Path) -> None:
     file = tmp_path / "a.ndjson"
     file.write_bytes(b'{"n":1}\n')

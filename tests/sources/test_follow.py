@@ -15,6 +15,7 @@ import edge.lines
 from edge.cli.status import _source_line
 from edge.codec import Record
 from edge.lines import zstd
+from edge.sources import Batch
 from edge.sources.dataset import DatasetSource
 from tests.sources.cases import csv
 from tests.sources.following import Following, lines
@@ -303,6 +304,22 @@ def test_a_long_file_is_read_in_turns_with_others(
     following = follow()
     append(tmp_path / "a.ndjson", lines(*range(1000)))
     assert following.read(1) == list(range(1000))
+
+
+def test_what_is_handed_over_together_has_at_most_the_bytes_of_a_batch(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 2000)
+    following = follow()
+    following.batch = Batch(bytes=20_000)
+    following.crash()
+    append(tmp_path / "a.ndjson", lines(*range(1000)))
+    counts = [0]
+    while sum(counts) < 1000:
+        arrival = following.take()
+        counts.append(arrival.frame.height if arrival else 0)
+    # Half of its bytes, at 16 for a row, and a block of some 25 rows on top.
+    assert 100 < max(counts) <= 655
 
 
 def test_a_true_copy_is_read_too(follow: Follow, tmp_path: Path) -> None:

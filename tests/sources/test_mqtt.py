@@ -218,6 +218,17 @@ async def test_a_batch_ends_at_its_rows(broker: Broker) -> None:
 
 
 @in_loop
+async def test_a_batch_ends_at_its_bytes(broker: Broker) -> None:
+    intake = Intake(broker.url, qos=0, batch=Batch(10_000, 10.0, 2**20))
+    async with intake.running():
+        await intake.connected()
+        await send(broker, [bytes(50_000)] * 200, qos=0)
+        total = await intake.read(200)
+    # What one read takes, and the rest of a message, may come on top.
+    assert max(arrival.read for arrival in total.arrivals) * 50_000 < 2**20 + 2**18 + 50_000
+
+
+@in_loop
 async def test_bad_payloads_leave_their_neighbours_alone(broker: Broker) -> None:
     intake = Intake(broker.url)
     async with intake.running(max_payload="100kB"):
