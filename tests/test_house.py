@@ -36,7 +36,7 @@ LAYERS = [
     {"codec", "expression", "keyed", "observation", "origin", "timeout", "windows"},
     {"newest", "outbox"},
     {"component"},
-    {"cpu", "health", "secrets"},
+    {"cpu", "health", "secrets", "small"},
     {"errors", "clock"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

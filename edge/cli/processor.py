@@ -25,6 +25,8 @@ log = logging.getLogger("edge.cli")
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
 
+_YOUNG = 5000  # objects, more than the rows of a small batch: else each has Python look for garbage
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
@@ -84,6 +86,7 @@ def run(
     from edge.secrets import secrets_of
 
     gc.freeze()
+    gc.set_threshold(_YOUNG)
     gc.enable()
     pipelines: list[Pipeline] = []
     faults: list[Fault] = []

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from edge import small
 from edge.codec import TIMESTAMP, Decoder, Reject
 from edge.component import format_size
 from edge.mqtt.packets import KEPT_OF_OVERSIZE, Messages
@@ -111,9 +112,9 @@ class RowReader:
         self, messages: Messages, places: Sequence[int], without: Collection[int]
     ) -> tuple[pl.DataFrame, Sequence[Reject]]:
         # Eager calls on Series only: each trip through an expression costs a small batch 20 us.
-        place = pl.Series(places, dtype=pl.UInt32)
+        place = small.places(places)
         times = list(chain.from_iterable(repeat(time, count) for count, time in messages.arrivals))
-        received = pl.Series("edge_received", times, dtype=pl.Int64).cast(TIMESTAMP)
+        received = small.times(small.whole("edge_received", times), TIMESTAMP)
         taken: Sequence[int] = range(len(messages))
         payloads: Sequence[bytes] = messages.payloads
         if without:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from edge import small
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_TOPICS = 100_000
 _UNKNOWN = "topic matches none of the topics of this source"
@@ -135,4 +137,4 @@ class Topics:
         if self._table.height != len(self._captures):
             schema = dict.fromkeys(self.names, pl.String)
             self._table = pl.DataFrame(self._captures, schema=schema, orient="row")
-        return [column[places] for column in self._table.get_columns()]
+        return [small.at(column, places) for column in self._table.get_columns()]

@@ -1,7 +1,6 @@
 """What is noted beside the file, so that a file that forgot commits, or is a copy, is found out."""
 
 import fcntl
-import json
 import logging
 import os
 import secrets
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 from crc32c import crc32c
 
 from edge.outbox import ledger
@@ -55,7 +55,7 @@ class Stamp:
         if self._handle is None or noted == self._noted:
             return
         following = {name: buffer.next_sequence for name, buffer in buffers.items()}
-        text = json.dumps({"outbox": outbox, "file": self._identity, "next": following}).encode()
+        text = orjson.dumps({"outbox": outbox, "file": self._identity, "next": following})
         with suppress(OSError):
             os.pwrite(self._handle, b"%08x %s\n" % (crc32c(text), text), 0)
             self._noted = noted
@@ -75,7 +75,7 @@ class Stamp:
 def _unpack(text: bytes) -> Mapping[str, Any]:
     crc, _, body = text.partition(b"\n")[0].partition(b" ")
     try:
-        return dict(json.loads(body)) if int(crc, 16) == crc32c(body) else {}
+        return dict(orjson.loads(body)) if int(crc, 16) == crc32c(body) else {}
     except ValueError:
         return {}
 

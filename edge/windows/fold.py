@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from edge import small
 from edge.expression import select, with_columns
 from edge.windows import few, memory
 from edge.windows.aggregate import Aggregate, Side
 from edge.windows.few import Few, FewRows, read_rows
-from edge.windows.frames import columns_of, from_rows, joined, rows_where, without
+from edge.windows.frames import columns_of, from_rows, joined, without
 from edge.windows.index import Frames, Index
 from edge.windows.kinds import KEY, ROW, ROW_TYPE, TIME, WINDOW, Kind, close_by_next
 
@@ -237,7 +238,7 @@ class Windows:
 
     def _replace(self, groups: pl.DataFrame, here: pl.DataFrame, windows: pl.DataFrame) -> None:
         """Put keys, and those of their windows that stay open, in the place of what was there."""
-        stays = rows_where(windows, windows["at"].is_null())
+        stays = small.keep(windows, windows["at"].is_null())
         stays = with_columns(stays, [self._kind.renumber().alias(WINDOW)])
         named = _named(stays, groups, self._names)
         others = without(self.open, here[_SLOT])

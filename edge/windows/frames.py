@@ -5,6 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from edge import small
+
 _MOST_CHUNKS = 16
 
 
@@ -21,7 +23,7 @@ def from_rows(rows: Iterable[tuple[Any, ...]], schema: pl.Schema) -> pl.DataFram
 
 def columns_of(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     """As `frame.select(names)`."""
-    return pl.DataFrame([frame.get_column(name) for name in names])
+    return small.frame_of(frame.get_column(name) for name in names)
 
 
 def joined(kept: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
@@ -31,19 +33,12 @@ def joined(kept: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
     return both.rechunk() if both.n_chunks() > _MOST_CHUNKS else both
 
 
-def rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-    """As `frame.filter(mask)`."""
-    if mask.all():
-        return frame
-    return pl.DataFrame([column.filter(mask) for column in frame.get_columns()])
-
-
 def without(frame: pl.DataFrame, places: pl.Series | Sequence[int]) -> pl.DataFrame:
     """`frame` without the rows at some places."""
     if not len(places):
         return frame
     stays = pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
-    return rows_where(frame, stays.scatter(places, False))
+    return small.keep(frame, stays.scatter(places, False))
 
 
 def rows_at(frame: pl.DataFrame, places: Sequence[int]) -> pl.DataFrame:
