@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from paho.mqtt import publish
 
 from edge.deploy.site import load_site
+from edge.deploy.workload import load_workload
 from edge.errors import DefinitionError
-from edge.pipeline import load
 from edge.pipeline.document import parse
 from edge.project import KINDS, Origin, create
 from tests.broker import Broker
@@ -104,13 +104,13 @@ def test_a_project_of_a_queue_runs(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @every_origin
-def test_its_site_loads_and_its_compose_file_names_its_image(
+def test_its_site_takes_its_pipeline_and_its_compose_file_names_its_image(
     tmp_path: Path, origin: Origin
 ) -> None:
     create(tmp_path / "my-plant", origin)
     site = load_site(tmp_path / "my-plant/deploy/sites/site-1.yaml", {})
-    [path] = site.pipelines
-    assert load(site.folder / path, site.environment).name == "my-plant"
+    ((pipeline,),) = load_workload(site).pipelines.values()
+    assert pipeline.name == "my-plant"
     compose = yaml.safe_load((tmp_path / "my-plant/containers/compose.yaml").read_text())
     processor = compose["services"]["processor"]
     assert processor["image"] == "${EDGE_IMAGE:-my-plant:1}"

@@ -195,7 +195,7 @@ def _place_faults(site: Site, pipeline: Pipeline) -> Iterator[Fault]:
         if isinstance(branch.sink, FileSink) and not _is_writable(site, str(branch.sink.path)):
             yield pipeline.fault(
                 ("sinks", name, "file", "path"),
-                f"must lie in a mount with `read_only: false`, got '{branch.sink.path}'",
+                f"must lie {_writable_places(site)}, got '{branch.sink.path}'",
             )
 
 
@@ -214,9 +214,16 @@ def is_loopback(part: Component) -> bool:
         return host == "localhost"
 
 
+def _writable_places(site: Site) -> str:
+    mount = "in a mount with `read_only: false`"
+    return mount if site.target == "fargate" else f"below {STATE} or {mount}"
+
+
 def _is_writable(site: Site, path: str) -> bool:
     folders = [folder for section in site.folders().values() for folder in section]
     writable = [folder.container for folder in folders if not folder.read_only]
+    if site.target != "fargate":  # there the state is gone with the task
+        writable.append(str(STATE))
     return any(_is_below(path, place) for place in writable)
 
 

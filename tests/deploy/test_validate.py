@@ -152,7 +152,11 @@ def workload_faults(site: Site) -> list[str]:
             "'${MQTT_PASSWORD}'",
             "secrets: must not name a queue, a bucket or a prefix",
         ),
-        ("s3: {bucket: plant-lake, prefix: readings/}", "file: {path: out}", "must lie in a mount"),
+        (
+            "s3: {bucket: plant-lake, prefix: readings/}",
+            "file: {path: /in/out}",
+            "must lie below /var/lib/edge or in a mount with `read_only: false`, got '/in/out'",
+        ),
         ("sinks:", "outbox: {path: /data}\nsinks:", "outbox.path: must lie below /var/lib/edge"),
         ("temperature > 80", "temprature > 80", "'temprature'"),
     ],
@@ -163,6 +167,16 @@ def test_a_pipeline_that_does_not_fit_the_site_is_refused(
     assert old in PIPELINE
     (line,) = workload_faults(make(tmp_path, pipeline=PIPELINE.replace(old, new)))
     assert words in line
+
+
+TO_FILES = ("s3: {bucket: plant-lake, prefix: readings/}", "file: {path: /var/lib/edge/out}")
+
+
+def test_files_may_lie_beside_the_outbox_where_that_outlives_the_task(tmp_path: Path) -> None:
+    load_workload(make(tmp_path, pipeline=PIPELINE.replace(*TO_FILES)))
+
+    (line,) = workload_faults(make(tmp_path, FARGATE, DELIVERED.replace(*TO_FILES)))
+    assert "sinks.lake.file.path: must lie in a mount with `read_only: false`" in line
 
 
 def test_hosts_that_would_share_an_identity_are_refused(tmp_path: Path) -> None:
