@@ -41,6 +41,8 @@ _SIZE_UNITS = {
 _DURATION_TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h|d|w))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
 _SIZE_TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?B|B)")
+_LONGEST = timedelta(days=36_500)  # with a time of today it still fits into a timestamp
+_LARGEST = 2**62  # bytes; sums of them still fit into SQLite
 
 
 def parse_duration(value: object) -> timedelta:
@@ -50,8 +52,10 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, str) and _DURATION_TEXT.fullmatch(value):
         parts = _DURATION_PART.findall(value)
         micros = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+        if micros > _LONGEST / timedelta(microseconds=1):
+            raise ValueError(f"must be at most {_LONGEST.days}d, got {_shortened(value)}")
         return timedelta(microseconds=round(micros))
-    raise ValueError(f"must be a duration such as 30s or 5m, got {value!r}")
+    raise ValueError(f"must be a duration such as 30s or 5m, got {_shortened(value)}")
 
 
 def parse_size(value: object) -> int:
@@ -59,8 +63,11 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"must be a size with its unit such as 8MiB or 500kB, got {value!r}")
     if isinstance(value, str) and (match := _SIZE_TEXT.fullmatch(value)):
-        return round(float(match[1]) * _SIZE_UNITS[match[2]])
-    raise ValueError(f"must be a size such as 8MiB or 500kB, got {value!r}")
+        size = float(match[1]) * _SIZE_UNITS[match[2]]
+        if size > _LARGEST:
+            raise ValueError(f"must be at most {Size(_LARGEST)}, got {_shortened(value)}")
+        return round(size)
+    raise ValueError(f"must be a size such as 8MiB or 500kB, got {_shortened(value)}")
 
 
 def parse_rate(value: object) -> int:
@@ -92,13 +99,21 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def _shortened(value: object) -> str:
+    """What was given, in a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def _parse_positive(value: object) -> timedelta:
-    try:
-        span = parse_duration(value)
-    except ValueError:
-        span = timedelta(0)
+    is_span = isinstance(value, timedelta) or (
+        isinstance(value, str) and _DURATION_TEXT.fullmatch(value)
+    )
+    span = parse_duration(value) if is_span else timedelta(0)
     if span <= timedelta(0):
-        raise ValueError(f"must be a duration above zero such as 30s or 5m, got {value!r}")
+        raise ValueError(
+            f"must be a duration above zero such as 30s or 5m, got {_shortened(value)}"
+        )
     return span
 
 

@@ -197,6 +197,9 @@ def test_a_text_that_names_the_clock_is_no_clock() -> None:
         ("device ~ '('", "not a regular expression, got '('"),
         ("DATE(device)", "need a format such as '%d.%m.%Y'"),
         ("x >", "is not an expression of SQL, got 'x >'"),
+        (" OR ".join(["x > 1"] * 70), "is nested too deeply; write a chain of ORs as IN (...)"),
+        (" OR ".join(["x > 1"] * 1_000), "is nested too deeply; write a chain of ORs as IN (...)"),
+        ("x" * 10_001, "must have at most 10000 characters, got 10001; a long list of values goes"),
     ],
 )
 def test_a_fault_says_what_is_wrong_and_what_to_do(sql: str, message: str) -> None:

@@ -48,11 +48,12 @@ def suites(paths: Sequence[Path]) -> Iterator[Suite]:
 
     In folders YAML files that have no `sinks:` are others' and left alone. Raises DefinitionError.
     """
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         for file in _files(path):
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
                 yield read_suite(file)
 
 

@@ -20,7 +20,7 @@ from edge.expression.evaluate import select, with_columns
 from edge.expression.meaning import Meaning
 from edge.expression.rowwise import refuse_other_rows
 from edge.expression.tree import dump, load
-from edge.expression.wording import unread
+from edge.expression.wording import TOO_DEEP, unread
 
 __all__ = [
     "TIMESTAMP",
@@ -37,6 +37,7 @@ __all__ = [
     "with_columns",
 ]
 
+_LONGEST = 10_000  # characters; from some 10,000 terms on polars ends the process
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _CLOCK = re.compile(
     r"\bnow\s*\(|\b(?:current_date|current_time|current_timestamp|localtime|localtimestamp)\b",
@@ -83,15 +84,23 @@ def columns_read(sql: str, where: str) -> frozenset[str]:
 
 def _compile(sql: str, columns: pl.Schema, where: str) -> tuple[pl.Expr, pl.DataType]:
     expr = _parse(sql, columns, where)
-    tree = dump(expr)
-    refuse_other_rows(tree, where)
-    require(expr.meta.root_names(), columns, where, sql)
-    meaning = Meaning(pl.Schema({name: columns[name] for name in expr.meta.root_names()}), where)
-    tree = meaning.widen(meaning.rewrite(tree))
-    return load(tree), meaning.dtype(tree)
+    try:
+        tree = dump(expr)
+        refuse_other_rows(tree, where)
+        require(names := expr.meta.root_names(), columns, where, sql)
+        meaning = Meaning(pl.Schema({name: columns[name] for name in names}), where)
+        tree = meaning.widen(meaning.rewrite(tree))
+        return load(tree), meaning.dtype(tree)
+    except RecursionError:
+        raise DefinitionError(f"{where}: {TOO_DEEP}") from None
 
 
 def _parse(sql: str, columns: Iterable[str], where: str) -> pl.Expr:
+    if len(sql) > _LONGEST:
+        raise DefinitionError(
+            f"{where}: must have at most {_LONGEST} characters, got {len(sql)}; a long list of "
+            "values goes into the file of a `lookup`"
+        )
     bare = _QUOTED.sub("''", sql)
     if clock := _CLOCK.search(bare):
         raise DefinitionError(

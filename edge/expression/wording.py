@@ -28,6 +28,10 @@ _TYPES: Mapping[str, str] = {
 _NUMBERS_AND_TEXT = (
     "text and numbers do not go together; CAST the text AS DOUBLE, or mind the quotes: '5' is text"
 )
+TOO_DEEP = (
+    "is nested too deeply; write a chain of ORs as IN (...), and longer ones as several "
+    "operators, one after the other"
+)
 _SAID: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"unsupported function '(.*?)'"), lambda said: _no_function(said[1])),
     (re.compile(r"Unterminated string literal"), lambda _: "a quote is never closed"),
@@ -45,6 +49,8 @@ _SAID: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         re.compile(r"expected `(\w+)`, got `(\w+)` for series with name `(.*)`"),
         lambda said: f"{said[3]!r} must be {_word(said[1])} here, got {_word(said[2])}",
     ),
+    # of a tree that polars has written itself: it reads 128 levels, a chain of 60 terms
+    (re.compile(r"could not deserialize"), lambda _: TOO_DEEP),
     (re.compile(r"unable to parse|sql parser error|not currently supported|is not supported, got|"
                 r"array element|unexpected token"), lambda _: "is not an expression of SQL"),
 )  # fmt: skip

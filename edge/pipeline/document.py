@@ -18,6 +18,7 @@ _FLOAT = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
 )
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # in no path, topic or file: half a character, and the end
 _TAG = "tag:yaml.org,2002:"
 _EXPRESSIONS = ("derive", "aggregate")
 _SECOND_COLON = "a second ': ' in one line; quote the text, or start a new line"
@@ -149,7 +150,7 @@ class _Builder:
             if not isinstance(key, yaml.ScalarNode):
                 self._note(place, f"a key must be text, got {_sort(key)}", key)
                 continue
-            name = str(key.value)
+            name = self._text(str(key.value), place)
             inner = (*place, name)
             if name in values:
                 first = self.lines[inner]
@@ -173,9 +174,14 @@ class _Builder:
             case "float":
                 return float(re.sub(r"\.(?=[iInN])", "", text))
             case "str":
-                return _VARIABLE.sub(lambda match: self._variable(match, place), text)
+                return self._text(_VARIABLE.sub(lambda m: self._variable(m, place), text), place)
         self._note(place, f"must be a plain value, got the tag {node.tag!r}", node)
         return None
+
+    def _text(self, text: str, place: Place) -> str:
+        if unfit := _UNFIT.search(text):
+            self._note(place, f"has a character that no text can have, got {unfit[0]!r}")
+        return text
 
     def _variable(self, match: re.Match[str], place: Place) -> str:
         name, default = match[1], match[2]

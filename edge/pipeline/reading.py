@@ -38,7 +38,7 @@ def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Pipe
     environment: what `${NAME}` means, by default that of the process. Opens nothing but the file.
     Raises DefinitionError with every fault, each with its line.
     """
-    if Path(file).suffix == ".py" and Path(file).is_file():
+    if Path(file).suffix == ".py" and os.path.isfile(file):
         return _load_python(Path(file))
     text = read_text(file)
     return loads(text, str(file), environment)
@@ -71,11 +71,11 @@ def definition_files(paths: Sequence[Path]) -> list[Path]:
 def read_text(file: Path | str) -> str:
     """The text of a file that a user named. Raises DefinitionError where there is none."""
     path = Path(file)
-    if path.is_dir():
-        raise DefinitionError(Fault("", "must be a file, got a folder", str(file)))
-    if not path.exists():
-        raise DefinitionError(Fault("", _not_there(path), str(file)))
     try:
+        if path.is_dir():
+            raise DefinitionError(Fault("", "must be a file, got a folder", str(file)))
+        if not path.exists():
+            raise DefinitionError(Fault("", _not_there(path), str(file)))
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"must be UTF-8, got other bytes at {error.start}; save it as UTF-8"
@@ -257,7 +257,7 @@ def _load_python(path: Path) -> Pipeline:
         raise DefinitionError(
             *(fault._replace(file=str(path)) for fault in error.faults)
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fault = Fault("", f"raises {error!r}", str(path), _line_in(path, error))
         raise DefinitionError(fault) from error
     finally:
@@ -278,6 +278,8 @@ def _line_in(path: Path, error: BaseException) -> int | None:
 
 
 def _not_there(path: Path) -> str:
+    if path.is_symlink():
+        return "is a link to a file that is not there"
     around = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
     near = get_close_matches(path.name, around, 1)
     hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""

@@ -67,6 +67,12 @@ def test_what_is_no_definition_is_told_in_one_line(text: str, expected: str) -> 
     assert faults(text) == [FILE + expected]
 
 
+@pytest.mark.parametrize(("text", "place"), [(r'a: "x\0y"', "a: "), (r'"\ud800": 1', "")])
+def test_what_no_path_and_no_topic_can_hold_is_told(text: str, place: str) -> None:
+    got = r"'\x00'" if place else r"'\ud800'"
+    assert f"{FILE}:1: {place}has a character that no text can have, got {got}" in faults(text)
+
+
 def test_aliases_cannot_unfold_without_end() -> None:
     bomb = "a0: &a0 [x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))

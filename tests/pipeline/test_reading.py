@@ -99,6 +99,10 @@ ONE_FAULT = [
      ":40: sinks.lake.roll.size: must be a size with its unit such as 8MiB or 500kB, got 8"),
     ("    roll: {size: 8MiB, every: 60s}", "    roll: {size: 0B, every: 60s}",
      ":40: sinks.lake.roll.size: must be above 0, got '0B'"),
+    ("    roll: {size: 8MiB, every: 60s}", "    roll: {size: 9999999TiB, every: 60s}",
+     ":40: sinks.lake.roll.size: must be at most 4194304TiB, got '9999999TiB'"),
+    ("    roll: {size: 8MiB, every: 60s}", "    roll: {size: 8MiB, every: 99999d}",
+     ":40: sinks.lake.roll.every: must be at most 36500d, got '99999d'"),
     ("    roll: {size: 8MiB, every: 60s}", "    roll: {size: 8MiB, ever: 60s}",
      ":40: sinks.lake.roll: no option is called 'ever'; did you mean 'every'?"),
     ("    when: fahrenheit > 80", "    when: celsius > 80",
@@ -201,6 +205,9 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         == "/press.yaml: must be UTF-8, got other bytes at 6; save it as UTF-8"
     )
     assert told(tmp_path) == ": must be a file, got a folder"
+    (tmp_path / "link.yaml").symlink_to("link.yaml")
+    assert told(tmp_path / "link.yaml") == "/link.yaml: is a link to a file that is not there"
+    assert told(tmp_path / ("x" * 300)).endswith(": cannot be read: File name too long")
 
 
 PYTHON = """\
@@ -231,6 +238,7 @@ def test_a_python_file_is_a_definition_too(tmp_path: Path) -> None:
         ("x = 1\n", ": pipeline: must define `pipeline = Pipeline(...)`, got nothing"),
         ("x = 1\n1 / 0\n", ":2: raises ZeroDivisionError('division by zero')"),
         ("x = 1\nx = = 2\n", ":2: raises SyntaxError"),
+        ("x = 1\nraise SystemExit(0)\n", ":2: raises SystemExit(0)"),
         (PYTHON.replace('"press"', '"Press"'), f":2: name: {NAMES} 'Press'"),
     ],
 )
