@@ -1,7 +1,6 @@
 """What the documents say holds; `python -m tests.test_docs` writes docs/parts.md."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -9,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from edge.cli import application
 from edge.cli.parts import options
 from edge.deploy.site import read_site
-from edge.pipeline import loads
+from edge.pipeline import loads, schema
 from edge.pipeline.parts import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -35,12 +36,17 @@ AROUND = {
 }
 
 
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
 def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Where each block of a language begins, `README.md:49`, and its text."""
     for document in WRITTEN:
         text = document.read_text()
-        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-            line = text.count("\n", 0, match.start()) + 1
-            yield f"{document.name}:{line}", match[1]
+        for match in BLOCK.finditer(text):
+            if match[1] == language:
+                line = text.count("\n", 0, match.start()) + 1
+                yield f"{document.name}:{line}", match[2]
 
 
 def whole(block: str) -> str:
@@ -75,9 +81,12 @@ def first_line(part: type) -> str:
 
 
 @pytest.mark.parametrize(("place", "block"), [*blocks("yaml")])
-def test_every_yaml_block_is_a_definition_or_a_site_that_loads(place: str, block: str) -> None:
+def test_every_yaml_block_loads_as_what_it_is(place: str, block: str) -> None:
     if re.search(r"^image:", block, re.MULTILINE):
         assert read_site(block, place, {}).pipelines
+        return
+    if re.search(r"^definition:", block, re.MULTILINE):
+        Draft202012Validator(schema.tests_schema()).validate(yaml.safe_load(block))
         return
     pipeline = loads(whole(block), str(ROOT / "README.md"), {})
     assert pipeline.sinks, place
@@ -105,29 +114,6 @@ def test_the_readme_names_every_part() -> None:
     assert named is not None
     known = {f"{kind.word}-{name}" for kind in KINDS for name in kind.table}
     assert set(re.findall(r"docs/parts\.md#([\w-]+)", named[1])) == known
-
-
-def pages_with_commands() -> Iterator[tuple[str, str]]:
-    """All `sh` blocks of a page in one: what one made is there for the next."""
-    commands: dict[str, list[str]] = {}
-    for place, block in blocks("sh"):
-        commands.setdefault(place.partition(":")[0], []).append(block)
-    return ((page, "\n".join(of)) for page, of in commands.items())
-
-
-@pytest.mark.parametrize(("page", "commands"), [*pages_with_commands()])
-def test_the_commands_of_a_page_run_one_after_the_other(
-    page: str, commands: str, tmp_path: Path
-) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"{page}: {done.stdout}{done.stderr}"
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:

@@ -1,4 +1,4 @@
-"""The way from an empty account to a running site is as docs/deploy.md says, step by step."""
+"""From an empty account to a running site, and a host in and out, as the documents say it."""
 
 import re
 import shutil
@@ -13,12 +13,22 @@ from tests.deploy.aws import Aws
 from tests.deploy.ssm import CODE, Machines
 
 PAGE = Path("docs/deploy.md").read_text().partition("\n## The site file\n")[0]
+HOSTS = Path("docs/hosts.md").read_text()
 NAME = "edge-press-shop-gw-1"
 
 
 def here(text: str) -> str:
     """With the account and the region of the tests."""
     return text.replace("111122223333", ACCOUNT).replace("eu-central-1", REGION)
+
+
+def lay_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipelines and the site file of the page, where commands are given."""
+    shutil.copytree("pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("data"))
+    (folder / "deploy" / "sites").mkdir(parents=True)
+    (written,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (folder / "deploy/sites/press-shop.yaml").write_text(here(written))
+    monkeypatch.chdir(folder)
 
 
 def test_from_an_empty_account_to_a_running_site(
@@ -28,11 +38,7 @@ def test_from_an_empty_account_to_a_running_site(
         PAGE.index(words) for words in ("deploy plan", "deploy apply", "image build", "activate")
     ]
     assert said == sorted(said)
-    shutil.copytree("pipelines", tmp_path / "pipelines", ignore=shutil.ignore_patterns("data"))
-    (tmp_path / "deploy" / "sites").mkdir(parents=True)
-    (written,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "deploy/sites/press-shop.yaml").write_text(here(written))
-    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path, monkeypatch)
 
     assert edge("deploy", "plan", "press-shop").code == 0
     assert aws.writes() == []
@@ -57,3 +63,19 @@ def test_from_an_empty_account_to_a_running_site(
     assert "COMPLETED" in shown.out
     assert host.ec2_instance_id in shown.out
     assert edge("deploy", "logs", "press-shop").code == 0
+
+
+def test_a_host_comes_stands_in_and_goes(
+    aws: Aws, edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(tmp_path, monkeypatch)
+    activate, standby, drain, remove = re.findall(r"^edge (host [^#\n]*)", HOSTS, re.MULTILINE)
+    machines = Machines()
+    assert edge(*activate.split()).code == 0
+    host = aws.register_host("plants", 1, site="press-shop", replica="gw-1")
+    machines.known = {host.ec2_instance_id}
+    assert edge(*standby.split()).code == 0
+    assert edge(*drain.split()).code == 0
+    assert edge(*remove.split(), "--yes").code == 0
+    assert machines.known == set()
+    assert {"host.sh", "standby.sh", "clean.sh"} <= {path.name for path in tmp_path.iterdir()}
