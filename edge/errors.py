@@ -41,6 +41,13 @@ class DefinitionError(EdgeError):
         super().__init__("\n".join(map(str, self.faults)))
 
 
+class FileFault(DefinitionError):
+    """A file that a definition names is not there or not fit, and may be later as it should.
+
+    A processor that runs for long waits for it; all else treats it as its base.
+    """
+
+
 class DataError(EdgeError):
     """These rows cannot be processed. The runner rejects them with the reason and goes on."""
 

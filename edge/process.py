@@ -31,7 +31,7 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
-    runners = [Runner(pipeline) for pipeline in pipelines]
+    runners = [Runner(pipeline, patient=not once) for pipeline in pipelines]
     watching = [asyncio.create_task(each(runners)) for each in beside]
     if path := os.environ.get(health.VARIABLE):
         watching.append(asyncio.create_task(_tell_health(path, runners)))

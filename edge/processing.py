@@ -8,7 +8,7 @@ import polars as pl
 
 from edge.clock import Clock
 from edge.component import in_thread, off_loop
-from edge.errors import DataError, TooManyFailures
+from edge.errors import DataError, FileFault, TooManyFailures
 from edge.flow import Flow, Moment, Outcome
 from edge.outbox import Outbox
 from edge.outbox.model import Reject
@@ -21,6 +21,10 @@ log = logging.getLogger("edge.processing")
 
 _PIECES = 32
 ATTEMPTS = 3  # of one batch before its rows are tried apart
+LOOK_CAP = 30.0  # longest pause between two looks for a file that is missing, seconds
+
+
+_WAITS = "pipeline %r: intake waits, links go on: %s"
 
 
 class Processing:
@@ -29,13 +33,22 @@ class Processing:
     An outcome that is not committed must be taken back with `back` before other rows come.
     """
 
-    def __init__(self, bound: Bound, outbox: Outbox, clock: Clock, tap: Tap) -> None:
+    def __init__(
+        self, bound: Bound, outbox: Outbox, clock: Clock, tap: Tap, patient: bool = False
+    ) -> None:
+        """patient: rows wait for a file that an operator needs; `waits_for` says for which."""
+        self.waits_for = bound.missing
+        self._patient = patient
+        self._pause = 1.0
+        self._looked = clock.steady()
         self._bound = bound
         self._outbox = outbox
         self._clock = clock
         self._tap = tap
         self._flow: Flow | None = None
         self._failures = Failures(bound.pipeline.name, clock)
+        if bound.missing:
+            log.warning(_WAITS, bound.pipeline.name, bound.missing)
 
     async def back(self) -> None:
         """To the last commit: what every operator remembered."""
@@ -43,9 +56,14 @@ class Processing:
             await self._restore(self._flow)
 
     async def process(self, frame: pl.DataFrame) -> Outcome:
-        """Rows that cannot be processed are set aside. Raises TooManyFailures."""
+        """Rows that cannot be processed are set aside. Raises TooManyFailures, DefinitionError.
+
+        While a file is missing that an operator needs, it waits.
+        """
         if not frame.height:
             return Outcome.nothing()
+        while self._bound.source_columns is None and not self._bind(frame.schema):
+            await self._clock.sleep(self._pause)
         flow = await self._flow_for(frame)
         for attempt in range(ATTEMPTS):
             try:
@@ -99,6 +117,8 @@ class Processing:
 
     async def advance(self, moment: Moment) -> Outcome:
         """What comes out without rows, because time went by or a finite source has ended."""
+        if self.waits_for and self._clock.steady() - self._looked >= self._pause:
+            self._bind(self._bound.declared)
         columns = self._bound.source_columns
         if columns is None and not self._bound.pipeline.rejected:
             return Outcome.nothing()
@@ -108,15 +128,38 @@ class Processing:
             return Outcome.nothing()
         return await in_thread(flow.process, empty, moment)
 
-    async def _flow_for(self, frame: pl.DataFrame) -> Flow:
-        """The operators, bound to the columns of the first rows where nothing declared them.
+    def _bind(self, columns: pl.Schema | None) -> bool:
+        """Whether the operators have all they need: columns, and files that can be read."""
+        columns = self._bound.declared or columns
+        if columns is None:
+            return False
+        self._looked = self._clock.steady()
+        try:
+            self._bound.bind_columns(columns)
+        except FileFault as fault:
+            if not self._patient:
+                raise
+            self._pause = min(LOOK_CAP, 2 * self._pause)
+            self._tell(str(fault))
+            return False
+        self._tell(None)
+        return True
 
-        As long as there are no such rows, only the branch of rejected payloads works.
+    def _tell(self, missing: str | None) -> None:
+        """In the log, when it is another file or fault than before, or none any more."""
+        name, before, self.waits_for = self._bound.pipeline.name, self.waits_for, missing
+        if missing is not None and missing != before:
+            log.warning(_WAITS, name, missing)
+        elif missing is None and before is not None:
+            log.info("pipeline %r: all files are there, intake goes on", name)
+
+    async def _flow_for(self, frame: pl.DataFrame) -> Flow:
+        """The operators, once they are bound to the columns of the rows.
+
+        As long as they are not, only the branch of rejected payloads works.
         """
         if self._flow is not None:
             return self._flow
-        if self._bound.source_columns is None and frame.height:
-            self._bound.bind_columns(frame.schema)
         flow = Flow(self._bound, self._outbox.wants_whole, self._tap)
         await self._restore(flow)
         if self._bound.source_columns is not None:

@@ -74,6 +74,25 @@ class RejectedLog:
         self._told, self._count, self._first = now, 0, None
 
 
+class SetAsideLog:
+    """Both sorts of what is set aside: payloads that were rejected, rows that failed."""
+
+    def __init__(self, pipeline: str, clock: Clock) -> None:
+        one, many = "row failed and is set aside", "rows failed and are set aside"
+        self._rejected = RejectedLog(pipeline, clock, "payload rejected", "payloads rejected")
+        self._failed = RejectedLog(pipeline, clock, one, many)
+
+    def add(self, rejects: Sequence[Reject]) -> None:
+        """Count what was set aside, and say so if it is time."""
+        self._rejected.add([reject for reject in rejects if not reject.failed])
+        self._failed.add([reject for reject in rejects if reject.failed])
+
+    def tell(self, *, at_once: bool = False) -> None:
+        """Log what was set aside since the last line, if there is something and it is time."""
+        self._rejected.tell(at_once=at_once)
+        self._failed.tell(at_once=at_once)
+
+
 class Failures:
     """How many rows fail in operators: in masses it is the definition that is wrong."""
 

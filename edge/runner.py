@@ -15,7 +15,7 @@ from edge.outbox.model import Commit, Reject, Remembered
 from edge.pipeline import Pipeline
 from edge.pipeline.binding import kind_of
 from edge.processing import Processing
-from edge.rejected import RejectedLog, show
+from edge.rejected import SetAsideLog, show
 from edge.sources import Arrival, nothing
 from edge.tap import Tap
 from edge.waiting import Acknowledge, Waiting
@@ -36,12 +36,17 @@ class Runner:
     `run` steps until it is told to stop.
     """
 
-    def __init__(self, pipeline: Pipeline, clock: Clock | None = None) -> None:
-        """Raises DefinitionError for what only shows when the parts come together."""
+    def __init__(
+        self, pipeline: Pipeline, clock: Clock | None = None, patient: bool = False
+    ) -> None:
+        """Raises DefinitionError for what only shows when the parts come together.
+
+        patient: but for a file that an operator needs; rows wait until it is there.
+        """
         self.pipeline = pipeline
         self._clock = clock or Clock()
         self._source = pipeline.source
-        self.bound = pipeline.bind(self._clock)
+        self.bound = pipeline.bind(self._clock, patient)
         self._folder = pipeline.outbox_folder()
         self.outbox = Outbox(
             self._folder,
@@ -56,21 +61,13 @@ class Runner:
         self._ended = False
         self.tap = Tap(pipeline)
         self.observation: Observation | None = None
-        self._processing = Processing(self.bound, self.outbox, self._clock, self.tap)
+        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, patient)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
         self._owed: deque[tuple[Mapping[str, int], Acknowledge]] = deque()
         self._waiting = Waiting()
-        self._rejected = RejectedLog(
-            pipeline.name, self._clock, "payload rejected", "payloads rejected"
-        )
-        self._set_aside = RejectedLog(
-            pipeline.name,
-            self._clock,
-            "row failed and is set aside",
-            "rows failed and are set aside",
-        )
+        self._set_aside = SetAsideLog(pipeline.name, self._clock)
 
     def _make_links(self) -> dict[str, Link]:
         pipeline = self.pipeline
@@ -124,6 +121,8 @@ class Runner:
         finally:
             for link in self.links.values():
                 link.stop()
+            if self.processing.waits_for:
+                intake.cancel()
             _, late = await asyncio.wait({intake, *links}, timeout=STOP_GRACE)
             if late:
                 log.info(
@@ -158,9 +157,11 @@ class Runner:
     def silence(self) -> float:
         """Seconds since the last step, or since it was seen that there is nothing to step to.
 
-        A full outbox whose policy is to block, and a source that has ended, are no silence.
+        A full outbox whose policy is to block, a file that is waited for, and a source that has
+        ended, are no silence.
         """
-        return 0.0 if self._ended else self._clock.steady() - self._progressed
+        none = self._ended or self.processing.waits_for
+        return 0.0 if none else self._clock.steady() - self._progressed
 
     def observe(self) -> Observation:
         """From now on, note what those who look at the pipeline are shown."""
@@ -175,7 +176,6 @@ class Runner:
         """Release the source, the sinks and the outbox."""
         try:
             await self._leave_arrivals()
-            self._rejected.tell(at_once=True)
             self._set_aside.tell(at_once=True)
             await self._note_source(at_once=True)
             await self._source.close()
@@ -210,8 +210,9 @@ class Runner:
         kept = restored.memory.get(_SOURCE)
         self._source_changed = kept is not None and kept.shape != kind_of(self._source)
         self._source.restore(kept.states if kept and not self._source_changed else ())
-        await self._processing.back()
-        self._waiting.restore(restored.memory, self.bound.source_columns)
+        await self.processing.back()
+        columns = self.bound.source_columns or self.bound.declared
+        self._waiting.restore(restored.memory, columns)
         self._arrivals = self._source.arrivals(restored.position)
         self._told = self._clock.steady()
 
@@ -223,7 +224,7 @@ class Runner:
     async def _take(self, arrival: Arrival) -> None:
         """Process, commit, acknowledge: in this order, each only after the one before."""
         rows, memory = arrival.frame, self._source_memory()
-        outcome = await self._processing.process(rows)
+        outcome = await self.processing.process(rows)
         await self._add(arrival, memory, outcome)
         try:
             await self._commit(outcome, arrival.position, divisible=rows.height > 1)
@@ -232,7 +233,7 @@ class Runner:
             if self.outbox.can_remember(len(waiting.body)):
                 await self._let_wait(arrival, [*memory, waiting], large.part)
                 return
-            outcome = await self._processing.process_apart(rows, len(waiting.body))
+            outcome = await self.processing.process_apart(rows, len(waiting.body))
             await self._add(arrival, memory, outcome)
             await self._commit(outcome, arrival.position)
         self._observe_arrival(arrival)
@@ -253,14 +254,14 @@ class Runner:
 
     async def _add(self, arrival: Arrival, memory: Sequence[Remembered], outcome: Outcome) -> None:
         """The source's side of a commit."""
-        await self._processing.process_rejects(arrival.rejects, arrival.frame, outcome)
+        await self.processing.process_rejects(arrival.rejects, arrival.frame, outcome)
         outcome.counts.update({(_SOURCE, name): rows for name, rows in arrival.counts().items()})
         outcome.rejects.extend(arrival.rejects)
         outcome.memory.extend(memory)
 
     async def _let_wait(self, arrival: Arrival, memory: Sequence[Remembered], part: float) -> None:
         """Take rows from the source as they are; `step` works them off, then it is told."""
-        await self._processing.back()
+        await self.processing.back()
         outcome = Outcome.nothing()
         await self._add(arrival, memory, outcome)
         await self._commit(outcome, arrival.position)
@@ -270,12 +271,12 @@ class Runner:
     async def _work_off(self) -> None:
         """Some of the rows that wait: what they come to, and what still waits, is one commit."""
         rows = self._waiting.next()
-        outcome = await self._processing.process(rows)
+        outcome = await self.processing.process(rows)
         outcome.memory.append(self._waiting.without(rows.height))
         try:
             await self._commit(outcome, None, divisible=rows.height > 1)
         except TooLarge as large:
-            await self._processing.back()
+            await self.processing.back()
             self._waiting.take_less(large.part)
             return
         if acknowledge := self._waiting.leave(rows.height):
@@ -300,7 +301,7 @@ class Runner:
         if self._source.finite or elapsed < UPKEEP:
             return
         self._told = now
-        outcome = await self._processing.advance(Moment(elapsed=round(elapsed * 1e6)))
+        outcome = await self.processing.advance(Moment(elapsed=round(elapsed * 1e6)))
         if not outcome.empty:
             await self._commit(outcome, None)
 
@@ -343,12 +344,11 @@ class Runner:
     def _tell_of(self, rejects: Sequence[Reject]) -> None:
         """In the log and to those who look, once it is durable."""
         show(self.tap, rejects, self._clock.now())
-        self._rejected.add([reject for reject in rejects if not reject.failed])
-        self._set_aside.add([reject for reject in rejects if reject.failed])
+        self._set_aside.add(rejects)
 
     async def _end(self) -> None:
         """A finite source ended: what operators hold back goes out."""
-        outcome = await self._processing.advance(Moment(ending=True))
+        outcome = await self.processing.advance(Moment(ending=True))
         if not outcome.empty:
             await self._commit(outcome, None)
 
@@ -370,7 +370,6 @@ class Runner:
                 while await self.outbox.call("tend"):
                     await self._clock.sleep(0)
                 await self._note_source()
-                self._rejected.tell()
                 self._set_aside.tell()
             except Exception:
                 log.exception("outbox %s: upkeep failed", self._folder)
@@ -379,6 +378,8 @@ class Runner:
     async def _note_source(self, at_once: bool = False) -> None:
         """Let `edge status`, which runs in another process, see how the source stands."""
         status = {"kind": kind_of(self._source), **self._source.status()}
+        if self.processing.waits_for:
+            status["waits_for"] = self.processing.waits_for
         await self.outbox.call("set_source", status, at_once=at_once)
 
     async def _acknowledge_settled(self) -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edge.codec import Decoded, Decoder, FieldSpec, Record
 from edge.component import format_size
-from edge.errors import DefinitionError
+from edge.errors import DefinitionError, FileFault
 from edge.lines import split_lines
 
 TableFormat = Literal["csv", "json", "ndjson", "parquet"]
@@ -76,8 +76,8 @@ class TableFile(NamedTuple):
     def read(self) -> Table:
         """The whole file.
 
-        Raises DefinitionError when it is not there, too large, lacks a column, has no row, a row
-        that does not fit the types, or two rows of one key.
+        Raises FileFault when it is not there, too large, lacks a column, has no row, a row that
+        does not fit the types, or two rows of one key; DefinitionError for a folder.
         """
         content = self._content(self._decoder({**self.keys, **self.columns}))
         frame = content.decoded.frame
@@ -101,7 +101,7 @@ class TableFile(NamedTuple):
             return Record(fields=fields, **options).decoder()
         except ValidationError as error:  # such as two columns read from one
             reasons = (each["msg"].removeprefix("Value error, ") for each in error.errors())
-            raise self._fault("; ".join(reasons)) from error
+            raise DefinitionError(f"{self._where}: {'; '.join(reasons)}") from error
 
     def _content(self, decoder: Decoder) -> _Content:
         data = self._bytes()
@@ -117,6 +117,8 @@ class TableFile(NamedTuple):
                 most, got = format_size(self.max_size), format_size(size)
                 raise self._fault(f"must have at most max_size {most}, got {got}")
             return self.path.read_bytes()
+        except IsADirectoryError as error:
+            raise DefinitionError(f"{self._where}: must be a file, got a folder") from error
         except OSError as error:
             raise self._fault(
                 f"cannot be read: {error.strerror}; relative paths start at the definition"
@@ -133,15 +135,19 @@ class TableFile(NamedTuple):
             if not there:
                 raise self.no_column(column, names)
 
-    def no_column(self, name: str, names: Sequence[str] | None) -> DefinitionError:
+    def no_column(self, name: str, names: Sequence[str] | None) -> FileFault:
         """What to say of a column that is not among `names`; None: in none of the rows."""
         has = " in any row" if names is None else f", which has {', '.join(names)}"
         near = get_close_matches(name, names or (), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return self._fault(f"no column {name!r} is in the file{has}{hint}")
 
-    def _fault(self, what: str) -> DefinitionError:
-        return DefinitionError(f"lookup {str(self.path)!r}: {what}")
+    def _fault(self, what: str) -> FileFault:
+        return FileFault(f"{self._where}: {what}")
+
+    @property
+    def _where(self) -> str:
+        return f"lookup {str(self.path)!r}"
 
 
 def keys_of(frame: pl.DataFrame, names: Sequence[str]) -> list[Any]:

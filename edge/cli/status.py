@@ -103,6 +103,8 @@ def _put(seen: Mapping[str, Any], as_json: bool) -> None:
         put(_headline(name, found))
         if line := _source_line(found["source"] or {}):
             put(line)
+        if line := _waits_line(found):
+            put(line)
         put_table(_COLUMNS, _rows(found))
 
 
@@ -133,6 +135,8 @@ def _drawn(seen: Mapping[str, Any]) -> "RenderableType":
         source = found["source"] or {}
         if said := _source_line(source):
             drawn.append(Text(said, style="" if source.get("connected", True) else "yellow"))
+        if said := _waits_line(found):
+            drawn.append(Text(said, style="yellow"))
         drawn += [table, Text()]
     return Group(*drawn)
 
@@ -175,6 +179,12 @@ def _source_line(source: Mapping[str, Any]) -> str | None:
         case {"kind": kind, "files": int(files), "files_done": done} if files and files == done:
             return f"source {kind}: all read, {files} {'file' if files == 1 else 'files'}"
     return None
+
+
+def _waits_line(found: Mapping[str, Any]) -> str | None:
+    """Which file of an operator keeps rows from coming in."""
+    missing = (found["source"] or {}).get("waits_for")
+    return f"intake waits: {missing}" if missing and found["running"] else None
 
 
 def _followed(files: int, source: Mapping[str, Any]) -> str:

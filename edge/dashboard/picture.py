@@ -70,7 +70,8 @@ class Picture:
 
     def ready(self) -> bool:
         """Whether rows can come in."""
-        return self.healthy() and bool(self.source().get("connected", True))
+        can_come = self.source().get("connected", True) and not self.runner.processing.waits_for
+        return self.healthy() and bool(can_come)
 
     def source(self) -> Mapping[str, Any]:
         """What the source says of itself."""
@@ -92,6 +93,7 @@ class Picture:
             "healthy": self.healthy(),
             "ready": self.ready(),
             "seen": self.seen_at,
+            "waits_for": self.runner.processing.waits_for,
             "silence": round(self.runner.silence(), 1),
             "source": dict(self.source()),
             "flow": self._diagram.drawn(

@@ -62,8 +62,11 @@ class Lookup(Operator):
     `by` and `columns` may map names of the rows to names of the file: `{device: id}`. Keys are read
     in the type they have in the rows, other columns in those of `types`, else as the first 1,000
     rows show, as in a record without `fields`: numbers are floats, text that looks like a time is
-    text. JSON is an array of objects. The file must be there at the start, have a row, and one row
-    for each key; a row that does not fit is an error with its line.
+    text. JSON is an array of objects. The file must have a row, and one row for each key; a row
+    that does not fit is an error with its line.
+
+    A file that is not there or not well at the start keeps rows waiting where they come from, until
+    it is: the log and `edge status` say why, links go on. `edge run --once` ends then.
 
     While it runs with a source that never ends, the file is looked at about once a second. When it
     has changed and the next look finds it the same, it is read again. If it reads whole and well,

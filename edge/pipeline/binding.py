@@ -12,7 +12,7 @@ import polars as pl
 
 from edge.clock import Clock
 from edge.component import Stream
-from edge.errors import DefinitionError, Fault
+from edge.errors import DefinitionError, Fault, FileFault
 from edge.expression import compile_condition, require
 from edge.operators import Operator
 from edge.sinks import Sink
@@ -63,13 +63,16 @@ class BoundBranch(NamedTuple):
 class Bound:
     """A pipeline whose parts know their columns.
 
-    `source_columns` is None where only data tells them: then `bind_columns` must be called with
-    those of the first rows before `common` and `branches` are used, but for the branch of rejected
-    payloads.
+    `source_columns` is None where only data tells them, and while a file is missing: then
+    `bind_columns` must be called with those `declared`, or those of the first rows, before `common`
+    and `branches` are used, but for the branch of rejected payloads.
     """
 
-    def __init__(self, pipeline: "Pipeline", clock: Clock) -> None:
-        """Raises DefinitionError with every fault found."""
+    def __init__(self, pipeline: "Pipeline", clock: Clock, patient: bool = False) -> None:
+        """Raises DefinitionError with every fault found.
+
+        patient: a file that an operator needs may come later; `missing` says which.
+        """
         self.pipeline = pipeline
         self.source: Source = pipeline.source
         self.stream = _stream(pipeline)
@@ -79,24 +82,35 @@ class Bound:
         self.others = _others(pipeline)
         self._others_columns: dict[str, pl.Schema] = {}
         self._faults: list[Fault] = []
-        columns = self._bind_source(clock)
-        if columns is None and not self._faults:
+        self._only_files = True  # whether all faults are those of files
+        self.missing: str | None = None
+        self.declared = self._bind_source(clock)
+        self._raise_faults()
+        if self.declared is not None:
+            try:
+                self.bind_columns(self.declared)
+            except FileFault as fault:
+                if not patient:
+                    raise
+                self.missing = str(fault)
+        if self.source_columns is None:
             self._bind_sinks_early()
             self._bind_rejected()
-        self._raise_faults()
-        if columns is not None:
-            self.bind_columns(columns)
+            self._raise_faults()
 
     def bind_columns(self, columns: pl.Schema) -> None:
-        """Bind operators and sinks to the columns the source gives. Raises DefinitionError."""
-        self.source_columns = columns
+        """Bind operators and sinks to the columns the source gives.
+
+        Raises DefinitionError; FileFault where files are all that is wrong.
+        """
         self._check_record(columns)
         names = names_of(self.pipeline.operators)
         common = self._bind_operators(("operators",), names, self.pipeline.operators, columns)
+        branches = {}
         if common is not None:
-            self.common = common
-            self.branches = self._bind_branches(common[-1].columns if common else columns)
+            branches = self._bind_branches(common[-1].columns if common else columns)
         self._raise_faults()
+        self.source_columns, self.common, self.branches = columns, common or (), branches
 
     def _bind_source(self, clock: Clock) -> pl.Schema | None:
         pipeline = self.pipeline
@@ -204,7 +218,8 @@ class Bound:
         """Each sink is a client of its own."""
         return self.stream._replace(client=f"{self.stream.client}-{sink}")
 
-    def _note(self, place: Place, message: str) -> None:
+    def _note(self, place: Place, message: str, of_file: bool = False) -> None:
+        self._only_files &= of_file
         self._faults.append(self.pipeline.fault(place, message))
 
     @contextmanager
@@ -216,12 +231,14 @@ class Bound:
             for fault in error.faults:
                 inner = tuple(fault.path.split(".")) if fault.path else ()
                 # A source names what it misses in the record by its place in the definition.
-                self._note(inner if inner[:1] == ("record",) else (*place, *inner), fault.message)
+                where = inner if inner[:1] == ("record",) else (*place, *inner)
+                self._note(where, fault.message, isinstance(error, FileFault))
 
     def _raise_faults(self) -> None:
         if self._faults:
             faults, self._faults = self._faults, []
-            raise DefinitionError(*faults)
+            kind, self._only_files = FileFault if self._only_files else DefinitionError, True
+            raise kind(*faults)
 
 
 def _others(pipeline: "Pipeline") -> frozenset[str]:

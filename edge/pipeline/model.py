@@ -246,12 +246,13 @@ class Pipeline(Options):
         """A fault at `place`, with file and line where the definition came from a file."""
         return Fault(dotted(place), message, self.file, line_of(place, self._lines))
 
-    def bind(self, clock: Clock) -> Bound:
+    def bind(self, clock: Clock, patient: bool = False) -> Bound:
         """Bring the parts together and check every expression, key and time column.
 
-        Binds the pipeline's own parts. Raises DefinitionError with all faults found.
+        Binds the pipeline's own parts. Raises DefinitionError with all faults found; patient: but
+        for files that operators need and that are not there yet.
         """
-        return Bound(self, clock)
+        return Bound(self, clock, patient)
 
     def preview(self, rows: "pl.DataFrame | Rows") -> "Preview":
         """The frame after every operator, for notebooks: `pipeline.preview(frame)["lake"]`.

@@ -16,9 +16,12 @@ import pytest
 from edge.codec import Record
 from edge.codec.objects import ObjectReader
 from edge.codec.rows import Raw
+from edge.errors import DefinitionError
 from edge.keyed import SWEEP_ROWS
 from edge.operators.deadband import Deadband
 from edge.operators.dedupe import Dedupe
+from edge.operators.filter import Filter
+from edge.operators.lookup import Lookup
 from edge.operators.python import Python
 from edge.outbox import inspection
 from edge.pipeline import Branch, Pipeline
@@ -419,3 +422,109 @@ def test_a_flood_of_new_keys_does_not_fill_memory_or_disk(operator: Any, tmp_pat
 def keys_of(operator: Any) -> Any:
     memory = operator._kept.memory if isinstance(operator, Dedupe) else operator._watch.memory
     return memory.entries
+
+
+NAMED = """
+name: press
+source: {{dataset: {{path: "in/*.ndjson", follow: true}}}}
+record: {{fields: {{n: int}}}}
+operators:
+  - lookup: {{file: share/names.csv, by: n, columns: name, types: {{name: str}}}}
+sinks:
+  out:
+    file: {{path: out, format: ndjson}}
+    roll: {{size: 1MiB, every: {every}}}
+outbox: {{path: outbox}}
+"""
+
+
+def test_a_file_of_a_lookup_that_comes_after_the_start_is_waited_for(tmp_path: Path) -> None:
+    definition, names = tmp_path / "press.yaml", tmp_path / "share" / "names.csv"
+    away = tmp_path / "away"
+    names.parent.mkdir()
+    names.write_text("n,name\n" + "".join(f"{n},n{n}\n" for n in range(6)))
+    (tmp_path / "in").mkdir()
+    processor = Processor(definition, EDGE_HEALTH_FILE=str(tmp_path / "progress"))
+
+    def has(first: int, more: int) -> None:
+        lines = "".join(json.dumps({"n": n}) + "\n" for n in range(first, first + more))
+        (tmp_path / "in" / f"{first}.ndjson").write_text(lines)
+
+    def delivered() -> list[tuple[int, str]]:
+        files = (tmp_path / "out").rglob("*.ndjson")
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return sorted((row["n"], row["name"]) for row in rows)
+
+    def expected(number: int) -> list[tuple[int, str]]:
+        return [(n, f"n{n}") for n in range(number)]
+
+    definition.write_text(NAMED.format(every="1h"))
+    has(0, 3)
+    with processor.running():
+        until(lambda: status(tmp_path)["rows_read"] == 3)
+
+    names.parent.rename(away)
+    definition.write_text(NAMED.format(every="1s"))
+    has(3, 3)
+    (tmp_path / "progress").unlink(missing_ok=True)
+    with processor.running():
+        until(
+            lambda: "names.csv': cannot be read" in status(tmp_path)["source"].get("waits_for", "")
+        )
+        until(lambda: delivered() == expected(3))
+        until((tmp_path / "progress").exists)
+        assert status(tmp_path)["rows_read"] == 3
+        assert "press.yaml:6: operators.0.lookup: lookup 'share/names.csv'" in processor.said()
+        away.rename(names.parent)
+        until(lambda: delivered() == expected(6))
+        until(lambda: "waits_for" not in status(tmp_path)["source"])
+    assert status(tmp_path)["imbalances"] == []
+
+
+def named(folder: Path, where: str) -> Pipeline:
+    return Pipeline(
+        name="press",
+        source=ScriptedSource.of(rows(v=[1])),
+        operators=[Lookup(file="names.csv", by="v", columns="name"), Filter(where=where)],
+        sinks={"out": FlakySink.of()},
+        folder=folder,
+        outbox={"path": folder / "outbox"},
+    )
+
+
+async def run(runner: Runner, stop: asyncio.Event) -> None:
+    await runner.open()
+    try:
+        await runner.run(stop)
+    finally:
+        await runner.close()
+
+
+def test_told_to_stop_while_it_waits_for_a_file_it_leaves_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait_and_stop() -> None:
+        runner, stop = Runner(named(tmp_path, "v > 0"), patient=True), asyncio.Event()
+        running = asyncio.create_task(run(runner, stop))
+        assert "cannot be read" in (runner.processing.waits_for or "")
+        await asyncio.to_thread(until, lambda: runner.running)
+        assert runner.silence() == 0
+        stop.set()
+        await running
+
+    asyncio.run(wait_and_stop())
+    assert "is left" not in caplog.text
+    assert status(tmp_path)["rows_read"] == 0
+
+
+def test_a_fault_of_the_definition_behind_a_missing_file_is_told_when_that_is_there(
+    tmp_path: Path,
+) -> None:
+    definition = named(tmp_path, "nam = 'a'")
+    with pytest.raises(DefinitionError, match="cannot be read"):
+        Runner(definition, HandClock())
+    runner = Runner(definition, HandClock(), patient=True)
+    (tmp_path / "names.csv").write_text("v,name\n1,a\n")
+    with pytest.raises(DefinitionError, match="column 'nam' is not in the batch"):
+        asyncio.run(run(runner, asyncio.Event()))
+    assert status(tmp_path)["rows_read"] == 0

@@ -311,6 +311,7 @@ RULES: dict[str, tuple[Callable[[Any, float], object], str, str]] = {
         "Yes. The oldest rows are dropped",
     ),
     "no progress": (lambda p, _: p.update(healthy=False, silence=90), "no progress for 90 s", "No"),
+    "no file": (lambda p, _: p.update(waits_for="lookup 'a.csv': gone"), "'a.csv': gone.", "Not"),
     "starting": (lambda p, _: p.update(running=False), "is not running", "No."),
     "no disk": (lambda p, _: p["outbox"].update(disk_problem="no inodes"), "no inodes", "Not what"),
     "disk hangs": (lambda p, now: p.update(seen=now - 40), "has not answered for", "Not what"),

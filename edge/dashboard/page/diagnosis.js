@@ -19,6 +19,7 @@ export function diagnose(p, now) {
     disk,
     room,
     source,
+    missing,
     shut,
     unreadable,
     failed,
@@ -64,6 +65,18 @@ function unbalanced(p) {
     what: `The accounts do not balance at ${list(wrong.map((line) => line.part))}.`,
     lost: "Perhaps. Rows went somewhere that the ledger does not know.",
     todo: "Run `edge outbox verify` on the definition, keep a copy of the outbox folder, report it.",
+  };
+}
+
+function missing(p) {
+  if (!p.waits_for) return null;
+  return {
+    level: "bad",
+    id: "missing",
+    since: null,
+    what: `A file that an operator needs is not there: ${dot(p.waits_for)}`,
+    lost: "Not here: no row is taken until it is. The source must keep what comes meanwhile.",
+    todo: "Mount, copy or mend the file; it goes on by itself. What waits for sinks goes out.",
   };
 }
 
