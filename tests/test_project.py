@@ -115,6 +115,12 @@ def test_its_site_takes_its_pipeline_and_its_compose_file_names_its_image(
     processor = compose["services"]["processor"]
     assert processor["image"] == "${EDGE_IMAGE:-my-plant:1}"
     assert processor["environment"]["EDGE_OUT"].startswith("/var/lib/edge/")
+    # As in the compose file that tests/containers runs: for this machine alone, behind a token.
+    ours = yaml.safe_load(Path("containers/compose.yaml").read_text())["services"]["processor"]
+    assert processor["ports"] == ours["ports"] == ["127.0.0.1:8080:8080"]
+    page = {name: value for name, value in ours["environment"].items() if "HTTP" in name}
+    assert len(page) == 2
+    assert page.items() <= processor["environment"].items()
     assert (tmp_path / "my-plant/containers/Dockerfile").read_text().count("\nFROM ") == 2
 
 
