@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -193,6 +194,7 @@ def story(hybrid: Hybrid, tell: Callable[[str], None]) -> Counter[str]:
 def main() -> int:
     """Tell the story on this machine's engine, or one started for it; 1 if a row is not there."""
     began = time.monotonic()
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # it tells of every call
     with running() as engine, Cloud() as cloud, tempfile.TemporaryDirectory() as made:
         print("building the image")
         build(engine, f"{NAME}hybrid:1", engine.base(), "pipelines")
