@@ -91,6 +91,13 @@ def creation(api: Any, made: Settings, given: Given) -> Mapping[str, Any]:
     }
 
 
+def outbox_of(site: Site, replica: str) -> str:
+    """A folder of this machine where the site file names one, else the name of a volume."""
+    if "outbox" in site.model_fields_set:
+        return f"{site.outbox}/{replica}"
+    return site.service(replica)
+
+
 def _published(site: Site) -> bool:
     """Whether the page is published: a site that says where to listen has its own reasons."""
     return site.network.mode != "host" and "EDGE_HTTP" not in site.environment
@@ -104,10 +111,7 @@ def _log(site: Site) -> Settings:
 
 
 def _folders(site: Site, replica: str) -> Settings:
-    own = site.service(replica)
-    if "outbox" in site.model_fields_set:
-        own = f"{site.outbox}/{replica}"
-    found = {own: {"bind": str(STATE), "mode": "rw"}}
+    found = {outbox_of(site, replica): {"bind": str(STATE), "mode": "rw"}}
     for mount in site.mounts:
         found[mount.host] = {"bind": mount.container, "mode": "ro" if mount.read_only else "rw"}
     return found

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from edge.deploy.content import UID
 from edge.deploy.difference import lines
 from edge.deploy.engine import Engine, told
-from edge.deploy.local.container import PAGE, Given, Settings, creation, settings
+from edge.deploy.local.container import PAGE, Given, Settings, creation, outbox_of, settings
 from edge.deploy.workload import STATE, Workload
 
 SITE, REPLICA, MADE_OF = "edge.site", "edge.replica", "edge.made-of"
@@ -130,7 +130,10 @@ class Processors:
         from docker.errors import NotFound
 
         for replica in self._workload.pipelines:
-            name = self._site.service(replica)
+            name = outbox_of(self._site, replica)
+            if name.startswith("/"):
+                tell(f"folder {name} stays; remove it if what is in it is not wanted")
+                continue
             with told(f"volume {name}"):
                 try:
                     self._client.volumes.get(name).remove()
