@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge.cli import local
+from edge.cli.reports import put_reports
 from edge.cli.screen import (
     FAILED,
     Commands,
@@ -131,7 +132,7 @@ def apply(
 
 
 def status(site: Site, profile: Profile = None, as_json: Json = False) -> None:
-    """Show service, task, host and last log line of every replica."""
+    """Show service, task and host of every replica, and what its processor reported last."""
     from edge.deploy.account import Account
     from edge.deploy.report import report
     from edge.deploy.site import load_site
@@ -146,6 +147,10 @@ def status(site: Site, profile: Profile = None, as_json: Json = False) -> None:
         put_json(rows)
     else:
         put_table(_COLUMNS, [_row(row) for row in rows])
+        put_reports({row["replica"]: row["numbers"] for row in rows})
+    for row in rows:
+        if row["unreported"]:
+            say(f"replica {row['replica']}: {row['unreported']}", style="yellow")
 
 
 def logs(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edge.cli.reports import put_reports
 from edge.cli.screen import FAILED, printable, put, put_json, put_table, say, terminal
 from edge.errors import DefinitionError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from edge.deploy.local.container import Given
     from edge.deploy.local.processors import Change, Processors, Standing
     from edge.deploy.workload import Workload
+    from edge.outbox.measures import Measure
 
 _SIGNS = {
     "create": ("+", "green"),
@@ -21,17 +23,7 @@ _SIGNS = {
     "remove": ("-", "red"),
 }
 _WORDS = {"create": "creates", "update": "replaces", "start": "starts", "remove": "removes"}
-_COLUMNS = (
-    "replica",
-    "container",
-    "state",
-    "health",
-    "since",
-    "restarts",
-    "waiting",
-    "link",
-    "page",
-)
+_COLUMNS = ("replica", "container", "state", "health", "since", "restarts", "page")
 
 
 def plan(workload: "Workload", profile: str | None, as_json: bool) -> None:
@@ -79,6 +71,13 @@ def status(workload: "Workload", as_json: bool) -> None:
         put_json(rows)
     else:
         put_table(_COLUMNS, [_row(row) for row in rows])
+        put_reports({row["replica"]: _numbers(row["pipelines"]) for row in rows})
+    for row in rows:
+        if row["pipelines"] is None:
+            stands = (
+                "`edge deploy logs` says why" if row["state"] == "running" else "it does not run"
+            )
+            say(f"replica {row['replica']}: nothing is reported; {stands}", style="yellow")
 
 
 def logs(workload: "Workload", replica: str | None, since: float, follow: bool) -> None:
@@ -150,9 +149,18 @@ def _tell_standing(standing: "Standing") -> None:
     say(printable(f"replica {standing.replica}: {standing.state}{words}"), style=style)
 
 
+def _numbers(pipelines: Mapping[str, Any] | None) -> "Sequence[Measure]":
+    """What `edge status --json` says inside, this moment."""
+    from edge.outbox.measures import measures
+
+    return [
+        {**row, "reported_seconds": 0.0}
+        for name, found in (pipelines or {}).items()
+        for row in measures(name, found["running"], found)
+    ]
+
+
 def _row(row: Mapping[str, Any]) -> Sequence[object]:
-    sinks = [sink for each in (row["pipelines"] or {}).values() for sink in each["sinks"].values()]
-    down = [sink for sink in sinks if sink["link"] == "down"]
     state = row["state"]
     if row["exit_code"]:
         state = f"{state} ({row['exit_code']})"
@@ -163,7 +171,5 @@ def _row(row: Mapping[str, Any]) -> Sequence[object]:
         row["health"],
         row["since"],
         row["restarts"],
-        sum(sink["buffered_rows"] for sink in sinks) if sinks else None,
-        None if not sinks else f"{len(down)} of {len(sinks)} down" if down else "up",
         row["page"],
     )

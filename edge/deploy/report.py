@@ -1,12 +1,13 @@
-"""How a site stands: service, task, host and log of every replica, as AWS knows them."""
+"""How a site stands: service, task, host and log of every replica, and what each reports."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from edge.deploy import instances
+from edge.deploy import instances, numbers
 from edge.deploy.account import Account, absent, told
+from edge.deploy.site import Site
 from edge.deploy.task import CONTAINER
 from edge.errors import DeployFailed
 
@@ -16,7 +17,8 @@ _EVERY = 2.0  # seconds between two looks at a log that is followed
 def report(account: Account) -> Sequence[Mapping[str, Any]]:
     """One mapping per replica: `replica`, `host`, `connected`, `service`, `task`, `last_log`.
 
-    `connected` is None where no host is known; `last_log` a time in UTC.
+    `connected` is None where no host is known; `last_log` a time in UTC. `numbers` is what its
+    processor reported last, by pipeline and sink; where there is nothing, `unreported` says why.
     """
     with told("hosts"):
         hosts = {each.replica: each for each in instances.instances_of(account)}
@@ -25,8 +27,7 @@ def report(account: Account) -> Sequence[Mapping[str, Any]]:
         with told(f"service {account.site.service(replica)}"):
             service, task = _service(account, replica), _task(account, replica)
         host = hosts.get(replica)
-        with told("log"):
-            last = _last_log(account, replica, task["id"]) if task else None
+        found, last = _reported(account, replica, task)
         rows.append(
             {
                 "replica": replica,
@@ -35,9 +36,35 @@ def report(account: Account) -> Sequence[Mapping[str, Any]]:
                 "service": service,
                 "task": task,
                 "last_log": last,
+                "numbers": found,
+                "unreported": None if found else _remedy(account.site),
             }
         )
     return rows
+
+
+def _reported(
+    account: Account, replica: str, task: Mapping[str, Any] | None
+) -> tuple[numbers.Numbers, str | None]:
+    """The newest numbers, and the time of the newest log line."""
+    found: numbers.Numbers = []
+    last = None
+    with told("log"):
+        if stream := _stream(account, replica, task):
+            found, last = numbers.from_log(account, stream)
+    if not found:
+        with told("metrics"):
+            found = numbers.from_metrics(account, replica)
+    return found, _utc(last)
+
+
+def _remedy(site: Site) -> str:
+    if site.logs.driver == "awslogs" and site.environment.get("EDGE_LOG_METRICS") == "1":
+        return "nothing is reported yet; a processor does at its start and once a minute"
+    way = 'set EDGE_LOG_METRICS: "1" in `environment` and apply, or '
+    if site.logs.driver != "awslogs":
+        way = ""
+    return f"nothing is reported; {way}add the pipeline of docs/cloudwatch.md"
 
 
 def events(
@@ -119,16 +146,21 @@ def _task(account: Account, replica: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _last_log(account: Account, replica: str, task: str) -> str | None:
+def _stream(account: Account, replica: str, task: Mapping[str, Any] | None) -> str | None:
+    """The log stream of the task; where none runs, that of the last one that did."""
     if account.site.logs.driver != "awslogs":
         return None
+    if task:
+        return f"{replica}/{CONTAINER}/{task['id']}"
+    streams = account.client("logs").get_paginator("describe_log_streams")
+    asked = {
+        "logGroupName": account.site.log_group(),
+        "logStreamNamePrefix": f"{replica}/{CONTAINER}/",
+    }
     with absent("ResourceNotFoundException"):
-        answer = account.client("logs").describe_log_streams(
-            logGroupName=account.site.log_group(),
-            logStreamNamePrefix=f"{replica}/{CONTAINER}/{task}",
-        )
-        times = [stream.get("lastEventTimestamp", 0) for stream in answer["logStreams"]]
-        return _utc(datetime.fromtimestamp(max(times) / 1000, UTC)) if any(times) else None
+        found = [each for page in streams.paginate(**asked) for each in page["logStreams"]]
+        newest = max(found, key=lambda each: each["creationTime"], default=None)
+        return newest and str(newest["logStreamName"])
     return None
 
 

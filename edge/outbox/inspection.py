@@ -46,10 +46,12 @@ def read_status(db: sqlite3.Connection, folder: Path, now: int) -> dict[str, Any
     source = counters.get("source", {})
     used, rate = disk_use(folder), _number(meta.get("bytes_per_hour"))
     left = max(0, _number(meta.get("max_size")) - used)
+    read_at = _number(meta.get("read_at"))
     sinks = {b.name: _sink_status(db, b, counters, now) for b in load_buffers(db).values()}
     return {
         "outbox_id": meta.get("outbox"),
         "rows_read": source.get("read", 0),
+        "last_read_seconds": max(0, now - read_at) / 1e6 if read_at else None,
         "rows_rejected": source.get("rejected", 0),
         "rows_failed": counters.get("pipeline", {}).get("failed", 0),
         "source": _source_status(meta.get("source")),

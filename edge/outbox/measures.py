@@ -11,6 +11,7 @@ OF_PIPELINE = (
     "rows_read",
     "rows_rejected",
     "rows_failed",
+    "last_read_seconds",
     "imbalances",
     "outbox_bytes",
     "outbox_max_bytes",
@@ -27,7 +28,7 @@ OF_SINK = (
 )
 """Numbers of a sink."""
 
-
+_AS_SAID = ("rows_read", "rows_rejected", "rows_failed", "last_read_seconds")
 _UNITS = {"_seconds": "Seconds", "_bytes": "Bytes", "_rows": "Count"}
 
 
@@ -47,7 +48,7 @@ def measures(pipeline: str, running: bool, found: Mapping[str, Any] | None) -> l
     connected = (found["source"] or {}).get("connected")
     whole |= {
         "connected": None if connected is None else float(running and bool(connected)),
-        **{name: found[name] for name in ("rows_read", "rows_rejected", "rows_failed")},
+        **{name: found[name] for name in _AS_SAID},
         "imbalances": len(found["imbalances"]),
         "outbox_bytes": found["outbox"]["bytes"],
         "outbox_max_bytes": found["outbox"]["max_bytes"],

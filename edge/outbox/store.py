@@ -157,6 +157,8 @@ class Outbox:
         self._file.memory.write(db, commit.memory)
         if commit.position is not None:
             set_meta(db, "position", commit.position)
+        if commit.counts.get(("source", "read")):
+            set_meta(db, "read_at", now)
         if commit.rejects:
             ledger.reject(db, commit.rejects, now)
         if commit.losses:

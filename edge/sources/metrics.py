@@ -44,11 +44,11 @@ class MetricsSource(Source):
 
     Looks into outboxes as `edge status` does, its own among them. One row for a pipeline (`sink` is
     null): `running` (1 or 0), `connected`, `rows_read`, `rows_rejected`, `rows_failed`,
-    `imbalances` (equations of the ledger that fail), `outbox_bytes`, `outbox_max_bytes`,
-    `hours_until_full`; and one for each of its sinks: `link_up` (1 or 0), `waiting_rows`,
-    `waiting_bytes`, `oldest_seconds`, `delivered_rows`, `quarantined_rows`. Rows are totals since
-    the outbox was made; what is not known is null. `site` and `replica` are EDGE_SITE (else
-    `local`) and EDGE_REPLICA (else `0`), `edge_received` the time.
+    `last_read_seconds` (age of the row that came last), `imbalances` (equations of the ledger that
+    fail), `outbox_bytes`, `outbox_max_bytes`, `hours_until_full`; and one for each of its sinks:
+    `link_up` (1 or 0), `waiting_rows`, `waiting_bytes`, `oldest_seconds`, `delivered_rows`,
+    `quarantined_rows`. Rows are totals since the outbox was made; what is not known is null. `site`
+    and `replica` are EDGE_SITE (else `local`) and EDGE_REPLICA (else `0`), `edge_received` is when.
 
     The rows go through an outbox as all others: while the link is away they wait, each with its
     time. While this processor does not run nothing is measured.

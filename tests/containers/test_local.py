@@ -178,6 +178,8 @@ def test_a_site_is_applied_changed_and_taken_back_and_each_row_arrives_once(hall
     assert row["state"] == "running"
     sink = row["pipelines"]["machine-temperature"]["sinks"]["lake"]
     assert sink["delivered_rows"] == 3_000
+    (said,) = (line for line in hall.deploy("status").splitlines() if " lake " in line)
+    assert all(word in said for word in (" up ", " 0 rows ", " balances ", " before ", "0s ago"))
     assert "0 " in hall.deploy("logs")
 
     hall.deploy("destroy", "--yes")

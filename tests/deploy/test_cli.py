@@ -1,6 +1,7 @@
 """`edge deploy`: a wrong site costs one line and no call, a good one says what it does."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     file = write(tmp_path, MEASURED)
     aws.register_host("other")  # so that the cluster of the site is made
     assert edge("deploy", "plan", file).code == 0
+    assert edge("deploy", "status", file).code == 0  # no task runs
     assert edge("deploy", "apply", file).code == 1  # there is no image yet
     aws.push_image("edge", "1.4.2")
     host = aws.register_host("plants", site="osaka", replica="gw-1")
@@ -120,12 +122,25 @@ def test_the_policy_of_the_deploying_user_is_exactly_what_is_asked(
     aws.roll_out(NAME, "FAILED")
     assert edge("deploy", "apply", file, "--wait", "1s").code == 1
     aws.run_task(NAME)
+    report_of_a_sink(aws)
     assert edge("deploy", "status", file).code == 0
     assert edge("deploy", "logs", file).code == 0
     aws.cloud.client("s3").put_object(Bucket="plant-lake", Key="a", Body=b"a")
     assert edge("deploy", "destroy", file, "--yes", "--data").code == 0
 
     assert granted("docs/deploy.md") == asked(aws)
+
+
+def report_of_a_sink(aws: Aws) -> None:
+    """A number is in CloudWatch, so that it is asked for."""
+    about = {"site": "osaka", "replica": "gw-1", "pipeline": "press"}
+    datum = {
+        "MetricName": "running",
+        "Dimensions": [{"Name": name, "Value": value} for name, value in about.items()],
+        "Timestamp": time.time(),
+        "Value": 1.0,
+    }
+    aws.cloud.client("cloudwatch").put_metric_data(Namespace="edge", MetricData=[datum])
 
 
 def drift(aws: Aws) -> None:

@@ -44,6 +44,18 @@ def test_the_status_is_the_same_from_inside_and_outside(
     assert json.loads(json.dumps(status)) == status
 
 
+def test_the_age_of_the_row_that_was_read_last_is_told(
+    outbox: Outbox, folder: Path, clock: HandClock
+) -> None:
+    assert inspection.status(folder, clock.now())["last_read_seconds"] is None
+    read = {("source", "read"): 2, ("source", "taken"): 2}
+    outbox.commit(Commit([NewEntry("lake", 2, 10, b"body")], counts=read))
+    clock.pass_seconds(60)
+    outbox.commit(Commit([NewEntry("lake", 1, 10, b"body")]))  # a window that closed: nothing came
+    clock.pass_seconds(30)
+    assert inspection.status(folder, clock.now())["last_read_seconds"] == 90
+
+
 def test_it_can_be_looked_at_while_stopped(used: Outbox, folder: Path, clock: HandClock) -> None:
     used.close()
     assert inspection.status(folder, clock.now())["sinks"]["lake"]["buffered_rows"] == 4
