@@ -138,23 +138,18 @@ def _flood(
     """One consumer on a broker of its own takes the whole stream."""
     with plan.scratch() as folder, Broker(configuration, folder) as broker:
         running = consumer(Task(broker, folder, stream.qos, stream.messages))
-        return flood_of(running, broker, stream)
-
-
-def flood_of(running: Running, broker: Broker, stream: Packets) -> Flooded:
-    """A consumer that was just started takes the whole stream, and ends."""
-    with running.process as process:
-        broker.wait_subscribed(process)
-        before = process.cpu()
-        with flooding(broker, stream):
-            rate = watch(running, stream.messages)
-        cpu = process.cpu() - before
-        _check(running, stream)
-        running.close()
+        with running.process as process:
+            broker.wait_subscribed(process)
+            before = process.cpu()
+            with flooding(broker, stream):
+                rate = watch(running, stream.messages)
+            cpu = process.cpu() - before
+            check(running, stream)
+            running.close()
     return Flooded(rate, cpu / stream.messages * 1e6)
 
 
-def _check(running: Running, stream: Packets) -> None:
+def check(running: Running, stream: Packets) -> None:
     """Who rejects or forgets readings has less to do, and is not compared."""
     if running.results and (made := running.results()) != stream.results:
         expected = f"expected {stream.results:,} of {stream.messages:,} messages"
