@@ -78,6 +78,22 @@ def test_ctrl_c_says_that_nothing_is_half_done(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+def test_ctrl_c_while_modules_are_still_read_is_no_traceback(tmp_path: Path) -> None:
+    interrupted = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'edge.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from importlib.metadata import entry_points\n"
+        "[edge] = entry_points(group='console_scripts', name='edge')\n"
+        "edge.load()()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def offered(folder: Path, line: str) -> set[str]:
     """What bash would offer at the end of `line`."""
     asked = {"_EDGE_COMPLETE": "complete_bash", "COMP_WORDS": line}
