@@ -16,7 +16,7 @@ def apply(account: Account, workload: Workload, tell: Callable[[Change], None]) 
     Where nothing differs nothing is written. Raises DeployFailed.
     """
     stock = stock_of(account, workload)
-    if found := list(problems(stock)):
+    if found := list(problems(account, stock)):
         raise DeployFailed("\n".join(found))
     with told("hosts"):
         by_replica(account)  # refuses two of one replica

@@ -76,6 +76,10 @@ def check(wanted: Wanted) -> None:
                 f"--platform: must be linux/amd64 or linux/arm64, got {platform!r}; polars has no "
                 "wheels for others"
             )
+    if missing := [path for path in wanted.definitions if not path.exists()]:
+        raise DefinitionError(
+            f"{missing[0]}: there is no such file or folder; name definitions, or folders of them"
+        )
     if wanted.compat and "linux/amd64" not in wanted.platforms:
         raise DefinitionError(
             "--cpu: compat is for x86-64 processors without AVX2; leave it out for linux/arm64"

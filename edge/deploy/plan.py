@@ -89,7 +89,7 @@ def make_plan(account: Account, workload: Workload) -> Plan:
     changes += [change for each in stock.made if (change := difference(each))]
     with told("hosts"):
         hosts = instances.by_replica(account)
-    return Plan(changes, list(problems(stock)), guarantees.notes(workload), hosts)
+    return Plan(changes, list(problems(account, stock)), guarantees.notes(workload), hosts)
 
 
 def difference(resource: Resource) -> Change | None:
@@ -106,12 +106,26 @@ def difference(resource: Resource) -> Change | None:
     return Change(resource, "update", changed, [*lines(before, {n: wanted[n] for n in changed})])
 
 
-def problems(stock: Stock) -> Iterator[str]:
-    """What must be there and is not."""
+def problems(account: Account, stock: Stock) -> Iterator[str]:
+    """What must be there and is not, or cannot be made."""
+    yield from _foreign_repository(account)
     for resource, word in stock.needed:
         with told(str(resource)):
             if resource.read() is None:
                 yield f"{resource}: is not there; make it, or add `{word}` to `create`"
+
+
+def _foreign_repository(account: Account) -> Iterator[str]:
+    """What to say of a repository that is to be made, and is not of this account and region."""
+    site, home = account.site, account.home
+    image = roles.repository_of(site.image)
+    if "repository" not in site.create or image is None:
+        return
+    if (image.account, image.region) != (home.account, home.region):
+        yield (
+            f"image {site.image}: its repository cannot be made by account {home.account} in"
+            f" {home.region}; correct `image`, or take `repository` out of `create`"
+        )
 
 
 def missing_image(account: Account) -> str | None:

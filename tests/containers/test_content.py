@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edge.deploy import image
 from edge.deploy.content import _AWS_PACKAGES, _UNUSED, _copy_definitions, requirements
+from edge.errors import DefinitionError
 
 PLAIN = """\
 name: plain
@@ -58,3 +60,19 @@ def test_what_uses_no_aws_runs_without_its_packages_and_without_what_nothing_use
 def test_an_image_for_processors_without_avx2_has_the_other_runtime_of_polars() -> None:
     (more,) = set(requirements(compat=True)) - set(requirements(compat=False))
     assert more.startswith("polars[rtcompat]")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (image.Wanted("Edge"), "--tag: must be a name in lower case, a colon and a version"),
+        (image.Wanted("e:1", platforms=["linux/s390x"]), "--platform: must be linux/amd64 or"),
+        (image.Wanted("e:1", slim=True), "--slim: leaves out what no definition uses, got none"),
+        (image.Wanted("e:1", definitions=[Path("nope.yaml")]), "nope.yaml: there is no such file"),
+    ],
+)
+def test_what_no_image_can_be_made_of_is_refused_before_an_engine_is_asked(
+    wanted: image.Wanted, words: str
+) -> None:
+    with pytest.raises(DefinitionError, match=f"^{words}"):
+        image.check(wanted)

@@ -413,6 +413,24 @@ def test_a_repository_is_made_and_no_task_starts_before_its_image(aws: Aws, tmp_
     assert run(aws.account(site)) == ["create service edge-osaka-gw-1"]
 
 
+@pytest.mark.parametrize(
+    "other", ["111122223333.dkr.ecr.eu-west-1", "123456789012.dkr.ecr.eu-west-2"]
+)
+def test_a_repository_of_another_account_or_region_is_not_made(
+    aws: Aws, tmp_path: Path, other: str
+) -> None:
+    changes = {"123456789012.dkr.ecr.eu-west-1": other}
+    with pytest.raises(DeployFailed) as raised:
+        run(aws.account(make(tmp_path, changes)))
+    assert str(raised.value) == (
+        f"image {other}.amazonaws.com/edge:1.4.2: its repository cannot be made by account"
+        " 123456789012 in eu-west-1; correct `image`, or take `repository` out of `create`"
+    )
+    assert aws.writes() == []
+    changes["[repository, queues, buckets]"] = "[queues, buckets]"
+    assert "create service edge-osaka-gw-1" in run(aws.account(make(tmp_path, changes)))
+
+
 def test_another_account_is_refused(aws: Aws, tmp_path: Path) -> None:
     site = make(tmp_path, {**ELSEWHERE, 'account: "123456789012"': 'account: "999999999999"'})
     with pytest.raises(DeployFailed, match="credentials are those of account 123456789012"):
