@@ -98,11 +98,18 @@ def _pushed(engine: "Engine", built: "Built", tell: Say) -> str:
     return engine.push(built.tag)
 
 
+def megabytes(size: int) -> str:
+    """`12.3 MB`."""
+    return f"{size / 1e6:.1f} MB"
+
+
 def _show(built: "Built", digest: str) -> None:
-    rows = [(f"{size / 1e6:.1f} MB", what) for what, size in built.contents]
-    rows.append((f"{built.base / 1e6:.1f} MB", "the base image"))
+    layers = [(megabytes(each.size), each.made_by) for each in built.layers if each.size]
+    put_table(("size", "layer"), layers)
+    rows = [(megabytes(size), what) for what, size in built.contents]
+    rows.append((megabytes(built.base), "the base image"))
     put_table(("size", "of"), rows)
-    put(f"{built.tag} {built.platform}: {built.size / 1e6:.1f} MB unpacked, {digest}")
+    put(f"{built.tag} {built.platform}: {megabytes(built.size)} unpacked, {digest}")
 
 
 def _as_dict(built: "Built", digest: str) -> dict[str, object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.cli.image import _show
 from edge.deploy import image
 from edge.deploy.content import _AWS_PACKAGES, _UNUSED, _copy_definitions, requirements
 from edge.errors import DefinitionError
@@ -76,3 +77,25 @@ def test_what_no_image_can_be_made_of_is_refused_before_an_engine_is_asked(
 ) -> None:
     with pytest.raises(DefinitionError, match=f"^{words}"):
         image.check(wanted)
+
+
+def test_what_was_built_is_told_by_layer_and_by_package(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    layers = [
+        image.Layer(154_000_000, "debootstrap"),
+        image.Layer(0, "USER 10001:10001"),
+        image.Layer(230_000_000, "COPY / /"),
+    ]
+    contents = [("polars", 180_000_000), ("edge", 4_100_000)]
+    _show(image.Built("e:1", "linux/amd64", "sha256:1", layers, 154_000_000, contents), "sha256:1")
+    assert capsys.readouterr().out.splitlines() == [
+        "size      layer",
+        "154.0 MB  debootstrap",
+        "230.0 MB  COPY / /",
+        "size      of",
+        "180.0 MB  polars",
+        "4.1 MB    edge",
+        "154.0 MB  the base image",
+        "e:1 linux/amd64: 384.0 MB unpacked, sha256:1",
+    ]
