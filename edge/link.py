@@ -210,6 +210,8 @@ class Link:
 
     def _roll_less(self, entries: Sequence[Entry], problem: Exception) -> bool:
         """Whether less can be rolled next time: fewer entries, then fewer rows of one."""
+        if isinstance(problem, OutboxFull):
+            return False  # what is rolled must leave first
         if len(entries) > 1:
             self._divisor *= 2
         elif self._part < entries[0].rows:

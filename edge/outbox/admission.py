@@ -12,6 +12,7 @@ from edge.outbox.buffer import Buffer
 from edge.outbox.eviction import LOWEST_FIRST, evict_oldest, evict_refused
 from edge.outbox.file import OutboxFile
 from edge.outbox.model import Commit, NewEntry, Priority
+from edge.outbox.rolling import turns_owed
 from edge.outbox.room import cost, free_bytes
 
 TOO_LARGE = "an empty outbox is too small for it; raise outbox.max_size"
@@ -34,8 +35,11 @@ def admit(file: OutboxFile, commit: Commit, divisible: bool) -> Admitted:
     largest first.
     """
     entries, rest = commit.entries, _rest_bytes(commit)
+    file.room.tight.clear()
     stored = _within_shares(file, entries, divisible)
     fits = _find_room(file, need(stored, rest), losing=[])
+    if not fits:
+        file.room.tight.update(file.buffers)
     too_large: set[int] = set()
     if not fits and divisible:
         _refuse_large(file, stored, rest)
@@ -168,6 +172,7 @@ def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bo
         what = f"sink {sink!r}: {format_size(size)} are more than its max_size {format_size(limit)}"
         raise TooLarge(f"outbox {file.folder}: {what}", limit / _PIECES / size)
     if not enough():
+        file.room.tight.add(sink)
         file.evict(work)
     if not enough() and policy(file, buffer) == "block":
         if not buffer.rows:
@@ -180,7 +185,12 @@ def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bo
 
 
 def _squeeze(file: OutboxFile, stored: Sequence[NewEntry], rest: int) -> None:
-    """Let memory, position and ledger through when no rows come with them; else rows wait."""
-    if stored or not file.room.fits(file.db, need((), rest), keep_reserve=False):
+    """Let memory, position and ledger through when no rows come with them; else rows wait.
+
+    They leave every sink the room to roll.
+    """
+    owed = turns_owed(file)
+    leave = owed and owed + file.room.turn(len(file.sinks))
+    if stored or not file.room.fits(file.db, need((), rest), leave=leave):
         raise OutboxFull(file.describe_full(f"{format_size(need(stored, rest))} more do not fit"))
     file.room.give_up_reserve()

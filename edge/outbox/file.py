@@ -68,7 +68,7 @@ class OutboxFile:
         self.numbers = Numbers()
         self.buffers: dict[str, Buffer] = {}
         self.id = ""
-        self._sinks = sinks
+        self.sinks = sinks
         self._db: sqlite3.Connection | None = None
         self._rescue: Rescue | None = None
         self._shrunk = False
@@ -110,7 +110,7 @@ class OutboxFile:
         for name, stored in load_buffers(self.db).items():
             buffer = self.buffers.setdefault(name, stored)
             buffer.load(stored.values())
-            buffer.limits = self._sinks.get(name, SinkLimits())
+            buffer.limits = self.sinks.get(name, SinkLimits())
             buffer.find_oldest(self.db)
         left = unfinished(self.folder)
         self._rescue = Rescue(self, left[0]) if left else None
@@ -132,7 +132,7 @@ class OutboxFile:
         """
         named = db.execute("SELECT 1 FROM meta WHERE name = 'outbox'").fetchone()
         if not named and (old := unfinished(self.folder)):
-            copy_state(old[-1], db, list(self._sinks), self.clock.now())
+            copy_state(old[-1], db, list(self.sinks), self.clock.now())
         db.execute("INSERT OR IGNORE INTO meta VALUES ('outbox', ?)", (secrets.token_hex(4),))
         db.execute(
             "INSERT INTO meta VALUES ('max_size', ?1) ON CONFLICT DO UPDATE SET value = ?1 "
@@ -140,7 +140,7 @@ class OutboxFile:
             (self.room.max_size,),
         )
         known = {name for (name,) in db.execute("SELECT name FROM sink")}
-        new = [(name,) for name in self._sinks if name not in known]
+        new = [(name,) for name in self.sinks if name not in known]
         db.executemany("INSERT INTO sink (name) VALUES (?)", new)
         ids = json.dumps(dict(db.execute("SELECT name, id FROM sink")))
         db.execute(
@@ -318,7 +318,7 @@ class OutboxFile:
         """See to it that `need` bytes fit, at the expense of the reserve if it must be."""
         if self.make_fit(need):
             return
-        if not self.room.fits(self.db, need, keep_reserve=False):
+        if not self.room.fits(self.db, need, leave=0):
             raise OutboxFull(self.describe_full(f"{format_size(need)} more do not fit"))
         self.room.give_up_reserve()
 

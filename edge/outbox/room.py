@@ -34,7 +34,9 @@ class Room:
     reserve alone; rolling and settling, which lead out of a full outbox, may use its room.
 
     largest: bytes that one commit into an empty outbox may write, about. largest_leaving: bytes
-    that one transaction out of a full outbox may always write.
+    that one transaction out of a full outbox may write when no parcel waits in it.
+    tight: sinks for which there was no room when last asked. bulky: sinks of which the next row is
+    more than a turn.
     """
 
     def __init__(self, folder: Path, max_size: int) -> None:
@@ -59,24 +61,35 @@ class Room:
         self._written = 0  # bytes since the WAL was emptied, about
         self.aside = 0
         self.reserved = False
+        self.tight: set[str] = set()
+        self.bulky: set[str] = set()
 
     def on_disk(self) -> int:
         """Bytes that the folder occupies now."""
         files = (self._file, self._wal, self._shm, self._reserve)
         return sum(map(size_of, files)) + self.aside
 
-    def fits(self, db: sqlite3.Connection, need: int, *, keep_reserve: bool = True) -> bool:
+    def turn(self, sinks: int) -> int:
+        """Bytes that each of so many sinks may write out of a full outbox, whatever the others do.
+
+        Two more turns: one in the WAL while it is written, one for a sink that rolls ahead.
+        """
+        return (self.reserve + self.wal_limit) * 63 // 64 // (sinks + 2)
+
+    def fits(self, db: sqlite3.Connection, need: int, *, leave: int | None = None) -> bool:
         """Whether a transaction that writes `need` bytes stays under the cap and on the disk.
 
+        leave: bytes of the reserve's room that must be left; None: all, the reserve stays.
         With plenty of room the disk is measured once a second: it costs a third of a small commit.
         """
+        keep_reserve = leave is None
         self._written += need - _FIXED // 2
         takes = 3 * need  # pages, WAL and its index
         if keep_reserve and takes < self._left and time.monotonic() < self._measured + _LOOK_AGAIN:
             self._left -= takes
             return True
         growth = max(0, need - free_bytes(db))
-        left = self._ceiling() - self._total(db, growth, need, keep_reserve)
+        left = self._ceiling() - self._total(db, growth, need, keep_reserve) - (leave or 0)
         if keep_reserve:
             self._left, self._measured = left // 2, time.monotonic()
         return left >= 0

@@ -175,6 +175,8 @@ class Outbox:
         free = self._file.read(buffer.free_entry)
         if free is None:
             return None
+        if sink in self._file.room.tight and not buffer.parcels:
+            return 0.0  # nothing else makes room
         age = (self._clock.now() - free[2]) / 1e6
         return max(0.0, every.total_seconds() - age) if age >= 0 else 0.0
 
@@ -204,8 +206,8 @@ class Outbox:
 
         rest: rows that were left over; they become the oldest entry, under the sequence numbers
         that their column `edge_sequence` carries. Every row of `entries` must be in parcels,
-        refused or rest: ValueError. Raises OutboxFull: take fewer entries, or wait; TooLarge: take
-        fewer, waiting is no use.
+        refused or rest: ValueError. Raises OutboxFull: send first what is rolled, or wait until
+        others have; TooLarge: take fewer, and one row alone will never fit.
         """
         rolling.roll(self._file, sink, entries, parcels, refused, rest)
         self.release_entries(sink, [entry.id for entry in entries])

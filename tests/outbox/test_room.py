@@ -4,6 +4,8 @@ import resource
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -35,16 +37,25 @@ def disk_use(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def roll_all(outbox: Outbox, sink: str, size: int, times: int = 1) -> None:
+    """As much as there is room for; times: so much larger are parcels than entries."""
+    while entries := outbox.take_entries(sink, size):
+        parcels = [
+            Parcel(f"{e.id}", e.first, e.first + e.rows - 1, e.rows, times * e.body)
+            for e in entries
+        ]
+        try:
+            outbox.roll(sink, entries, parcels)
+        except OutboxFull:
+            outbox.release_entries(sink, [entry.id for entry in entries])
+            return
+
+
 def drain(outbox: Outbox, sink: str) -> int:
     """Roll and deliver everything; gives the rows delivered."""
     delivered = 0
     while True:
-        size = 4 * MIB
-        while entries := outbox.take_entries(sink, size):
-            one = [
-                Parcel(f"{e.id}", e.first, e.first + e.rows - 1, e.rows, e.body) for e in entries
-            ]
-            outbox.roll(sink, entries, one)
+        roll_all(outbox, sink, 4 * MIB)
         parcels = outbox.take_parcels(sink, 100)
         if not parcels:
             return delivered
@@ -175,15 +186,72 @@ def test_an_empty_outbox_turns_away_what_it_can_never_take(open_outbox: OpenOutb
 def test_quarantined_parcels_give_way_to_new_rows(open_outbox: OpenOutbox) -> None:
     outbox = open_outbox(limits=SMALLEST)
     fill(outbox)
-    while entries := outbox.take_entries("lake", 2 * MIB):
-        parcels = [Parcel(f"{e.id}", e.first, e.first + 9, 10, e.body) for e in entries]
-        outbox.roll("lake", entries, parcels)
+    roll_all(outbox, "lake", 2 * MIB)
     refused = outbox.take_parcels("lake", 1000)
     outbox.settle("lake", [], {parcel.id: "never" for parcel in refused})
     outbox.commit(rows(500_000))
     status = outbox.status()
     assert status["imbalances"] == []
     assert 0 < status["sinks"]["lake"]["quarantined_parcels"] < len(refused)
+
+
+@pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
+def test_a_sink_that_cannot_send_leaves_the_others_a_way_out_of_a_full_outbox(
+    open_outbox: OpenOutbox, policy: str
+) -> None:
+    outbox = open_outbox(limits=Limits(32 * MIB, policy))  # type: ignore[arg-type]
+    both = [entry for sink in ("lake", "alarms") for entry in rows(100_000, sink).entries]
+    for _ in range(100):
+        try:
+            outbox.commit(Commit(both))
+        except OutboxFull:
+            break
+    roll_all(outbox, "lake", 300_000, times=4)
+    assert outbox.status()["sinks"]["lake"]["parcels"]
+    waiting = outbox.depth("alarms").rows
+    assert waiting > 100
+    assert drain(outbox, "alarms") == waiting
+    assert outbox.status()["imbalances"] == []
+
+
+def test_what_a_destination_refuses_does_not_stop_the_rows_behind_it(
+    open_outbox: OpenOutbox,
+) -> None:
+    outbox = open_outbox(limits=SMALLEST)
+    fill(outbox)
+    while outbox.depth("lake").rows:
+        roll_all(outbox, "lake", MIB, times=4)
+        parcels = outbox.take_parcels("lake", 100)
+        assert parcels
+        outbox.settle("lake", [], {parcel.id: "never" for parcel in parcels})
+    assert outbox.status()["imbalances"] == []
+
+
+def test_memory_that_grows_in_a_full_outbox_leaves_the_way_out_open(
+    open_outbox: OpenOutbox,
+) -> None:
+    outbox = open_outbox(limits=SMALLEST)
+    full = fill(outbox)
+    with suppress(OutboxFull):
+        for number in range(100):
+            piece = Remembered("window", "s", number == 0, os.urandom(MIB))
+            outbox.commit(Commit(memory=[piece]))
+    assert drain(outbox, "lake") == 10 * full
+
+
+def test_a_full_outbox_rolls_at_once_whatever_its_interval(open_outbox: OpenOutbox) -> None:
+    outbox = open_outbox(limits=SMALLEST)
+
+    def due() -> float | None:
+        return outbox.seconds_until_due("lake", 2**40, timedelta(hours=1))
+
+    outbox.commit(rows(1000))
+    assert due() == 3600
+    fill(outbox)
+    assert due() == 0
+    [entry] = outbox.take_entries("lake", 1)
+    outbox.roll("lake", [entry], [Parcel("key", entry.first, entry.first + 9, 10, entry.body)])
+    assert due() == 3600  # what is rolled is sent first
 
 
 @pytest.mark.parametrize("seed", range(6))
