@@ -53,7 +53,7 @@ class Engine:
             self.client.images.get(tag)
         except NotFound:
             with tempfile.TemporaryFile(dir="/var/tmp") as packed:
-                _pack(debian(architecture), tag, architecture, packed)
+                pack(debian(architecture), tag, architecture, packed)
                 self.client.images.load(packed)
         return tag
 
@@ -71,7 +71,7 @@ class Engine:
                     _gone(self.client.images.remove, tag, force=True)
 
 
-def _pack(archive: Path, tag: str, architecture: str, target: IO[bytes]) -> None:
+def pack(archive: Path, tag: str, architecture: str, target: IO[bytes]) -> None:
     """An image of one layer as `docker load` takes it; `docker import` knows but this machine's."""
     with archive.open("rb") as opened:
         layer = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"

@@ -1,17 +1,20 @@
 """What `edge image build` makes."""
 
 import os
+import tarfile
 from pathlib import Path
+from shutil import copyfile
 
 import yaml
 
 from edge.deploy.content import aws_parts
+from edge.deploy.engine import Engine as Builder
 from tests.containers.conftest import Image, Network
 from tests.dashboard.plant import fetch
-from tests.engine import NAME, Engine
+from tests.engine import ARCHITECTURE, NAME, Engine, pack
 from tests.processor import until
 
-COMPOSE = Path(__file__).parents[2] / "containers" / "compose.yaml"
+CONTAINERS = Path(__file__).parents[2] / "containers"
 
 
 def test_everything_is_less_than_330_mb_above_the_base(image: Image) -> None:
@@ -26,6 +29,24 @@ def test_the_digest_is_that_of_the_engine(engine: Engine, image: Image) -> None:
 def test_a_build_leaves_the_image_and_nothing_else(engine: Engine, image: Image) -> None:
     stages = engine.client.images.list(filters={"label": "edge.stage", "dangling": True})
     assert stages == []
+
+
+def test_an_image_for_another_processor_is_built_on_this_machine(
+    engine: Engine, tmp_path: Path
+) -> None:
+    other = "arm64" if ARCHITECTURE == "amd64" else "amd64"
+    base, tag = f"{NAME}other-base:1", f"{NAME}other:1"
+    (tmp_path / "etc").mkdir()
+    with tarfile.open(tmp_path / "base.tar", "w") as packed:
+        packed.add(tmp_path / "etc", "etc")
+    with (tmp_path / "base.docker").open("w+b") as made:
+        pack(tmp_path / "base.tar", base, other, made)
+        engine.client.images.load(made)
+    for folder in ("app", "pipelines", "state"):
+        (tmp_path / "build" / folder).mkdir(parents=True)
+    copyfile(CONTAINERS / "Dockerfile", tmp_path / "build" / "Dockerfile")
+    Builder(engine.client).build(tmp_path / "build", tag, f"linux/{other}", {"BASE": base})
+    assert engine.client.images.get(tag).attrs["Architecture"] == other
 
 
 def test_the_process_gets_sigterm_itself_and_is_not_root(engine: Engine, image: Image) -> None:
@@ -78,7 +99,7 @@ def test_a_new_project_runs_in_it_as_it_is(engine: Engine, image: Image) -> None
 def test_it_is_watched_as_the_compose_file_says(
     engine: Engine, image: Image, plant: Network
 ) -> None:
-    processor = yaml.safe_load(COMPOSE.read_text())["services"]["processor"]
+    processor = yaml.safe_load((CONTAINERS / "compose.yaml").read_text())["services"]["processor"]
     http = {k: v for k, v in processor["environment"].items() if k.startswith("EDGE_HTTP")}
     assert processor["ports"] == ["127.0.0.1:8080:8080"]
     container = engine.client.containers.run(
