@@ -56,16 +56,23 @@ _HOMES = {
 _TABLES = (("edge.sources", "SOURCES"), ("edge.operators", "OPERATORS"), ("edge.sinks", "SINKS"))
 
 
-def run(*pipelines: "Pipeline", once: bool = False) -> None:
+def run(*pipelines: "Pipeline", once: bool = False, http: str | None = None) -> None:
     """Run pipelines in this process until SIGTERM or SIGINT.
 
-    once: return when the finite sources have ended and the outboxes are empty. Raises
-    DefinitionError, OutboxLocked, or EdgeError when rows keep failing.
+    once: return when the finite sources have ended and the outboxes are empty. http: the address
+    HOST:PORT of the page, the metrics and the health, as `edge run --http` has it; token and
+    certificates are those of the environment (EDGE_HTTP_TOKEN and so on). Raises DefinitionError,
+    OutboxLocked, or EdgeError when rows keep failing.
     """
     import asyncio
+    import os
 
     process = import_module("edge.process")
-    asyncio.run(process.run(pipelines, once=once))
+    beside = []
+    if http is not None:
+        secrets = import_module("edge.secrets").secrets_of(pipelines, os.environ)
+        beside = import_module("edge.dashboard.beside").dashboards(http, secrets)
+    asyncio.run(process.run(pipelines, once=once, beside=beside))
 
 
 def __getattr__(name: str) -> Any:

@@ -104,38 +104,15 @@ def run(
     if log_metrics and form != "json":
         raise DefinitionError("--log-metrics: are JSON, got a log of text; add --log-format json")
     start_logging(form, log_level, secrets, console)
-    beside = _dashboard(http, (http_certificate, http_key, http_client_ca), secrets)
+    beside: list[Beside] = []
+    if http:
+        from edge.dashboard.beside import dashboards
+
+        beside += dashboards(http, secrets, http_certificate, http_key, http_client_ca)
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside += _progress(pipelines, console) if console else []
     beside += _embedded() if log_metrics else []
     asyncio.run(process.run(pipelines, once=once, beside=beside))
-
-
-def _dashboard(
-    address: str | None, tls: "tuple[Path | None, Path | None, Path | None]", secrets: "Secrets"
-) -> "list[Beside]":
-    """What is told over HTTP; imports what it takes only where it is wanted."""
-    if not address:
-        return []
-    from edge.dashboard.settings import settings
-
-    certificate, key, client_ca = tls
-    file = os.environ.get("EDGE_HTTP_TOKEN_FILE")
-    try:
-        given = settings(
-            address,
-            token=os.environ.get("EDGE_HTTP_TOKEN") or None,
-            token_file=Path(file) if file else None,
-            certificate=certificate,
-            key=key,
-            client_ca=client_ca,
-        )
-    except OSError as error:  # a full disk must not keep a processor from starting
-        log.error("http: is off, %s cannot be made or read: %s", file, error.strerror)
-        return []
-    from edge.dashboard.server import Dashboard
-
-    return [Dashboard(given, secrets)]
 
 
 def _embedded() -> "list[Beside]":

@@ -174,3 +174,21 @@ def test_python_runs_a_pipeline_too(press: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(press.parent.glob("out/**/*.*"))) == 1
+
+
+def test_python_shows_the_page_where_it_is_told_to(press: Path) -> None:
+    code = (
+        "import logging, edge; logging.basicConfig(level='INFO')\n"
+        f"edge.run(edge.load({str(press)!r}), once=True, http='127.0.0.1:0')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "http: listens on http://127.0.0.1:" in done.stderr
+
+
+def test_python_shows_other_machines_no_page_without_a_token(press: Path) -> None:
+    code = f"import edge; edge.run(edge.load({str(press)!r}), once=True, http='0.0.0.0:0')"
+    free = {name: value for name, value in os.environ.items() if "EDGE_HTTP" not in name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=free)
+    assert "everybody there could look; set EDGE_HTTP_TOKEN" in done.stderr
+    assert not list(press.parent.glob("out/**/*.*"))
