@@ -2,7 +2,7 @@
 
 import bisect
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -61,9 +61,13 @@ class Change(NamedTuple):
 
 
 class Timeline:
-    """What became of a link while the processor ran; cheap enough to be kept always."""
+    """What became of a link while the processor ran; cheap enough to be kept always.
+
+    tell: called on the event loop after each change, where somebody looks.
+    """
 
     def __init__(self, clock: Clock) -> None:
+        self.tell: Callable[[], None] | None = None
         self.changes: deque[Change] = deque(maxlen=_TIMELINE)
         self.retries = 0  # sends after which nothing, or not everything, had arrived
         self.last_delivery: int | None = None  # microseconds UTC
@@ -74,6 +78,8 @@ class Timeline:
         """How the link stands now; kept where that is something new."""
         if not self.changes or self.changes[-1][1:] != (state, why):
             self.changes.append(Change(self._clock.now(), state, why))
+            if self.tell is not None:
+                self.tell()
 
     def failed(self, pause: float) -> None:
         """What was sent has to be sent again, in `pause` seconds."""

@@ -21,6 +21,8 @@ log = logging.getLogger("edge.dashboard")
 
 EVERY = 1.0
 """Seconds between two states."""
+SOON = 0.1
+"""Seconds until a link's change is told; others that come meanwhile are told with it."""
 VIEWERS = 20
 """How many may look at the events at once."""
 
@@ -53,7 +55,7 @@ class Warnings(logging.Handler):
 
 
 class Hub:
-    """Looks at every runner, at most once a second, and never queues for a slow reader."""
+    """Looks at every runner, once a second and when a link changes; never queues for a reader."""
 
     def __init__(
         self, runners: Sequence[Runner], secrets: Secrets, clock: Clock | None = None
@@ -68,6 +70,8 @@ class Hub:
         self._epoch = token_hex(4)
         self._number = 0  # of the state; what comes after state n is marked n + 1
         self._looked: float | None = None
+        self._stale = False  # a link has changed since
+        self._soon: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
         self._next = asyncio.Event()
         self._closed = False
@@ -77,6 +81,9 @@ class Hub:
     async def run(self) -> None:
         """Sample once a second until cancelled; then every reader is let go."""
         logging.getLogger("edge").addHandler(self.warnings)
+        for picture in self.pictures:
+            for link in picture.runner.links.values():
+                link.timeline.tell = self._changed
         try:
             while True:
                 try:
@@ -91,16 +98,27 @@ class Hub:
             self._closed = True
             self._tell()
 
+    def _changed(self) -> None:
+        """A link went up or down: whoever looks hears of it before the second is over."""
+        if self._soon is None and self.viewers:
+            self._soon = asyncio.get_running_loop().call_later(SOON, self._tell_change)
+
+    def _tell_change(self) -> None:
+        self._soon, self._stale = None, True
+        self._tell()
+
     def _tell(self) -> None:
         told, self._next = self._next, asyncio.Event()
         told.set()
 
     async def look(self) -> None:
-        """Look at everything, unless that was done within the last second."""
+        """Look at everything, unless that was done within the last second and no link changed."""
         async with self._lock:
             now = self._clock.steady()
-            if self._looked is not None and now - self._looked < 0.9 * EVERY:
+            recent = self._looked is not None and now - self._looked < 0.9 * EVERY
+            if recent and not self._stale:
                 return
+            self._stale = False
             await asyncio.gather(*(picture.look() for picture in self.pictures))
             self._looked = now
             self._number += 1

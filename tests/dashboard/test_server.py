@@ -87,6 +87,19 @@ async def test_an_event_of_another_life_of_the_processor_begins_anew(tmp_path: P
 
 
 @in_loop
+async def test_a_link_that_goes_down_is_told_at_once_not_with_the_next_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.dashboard.hub.EVERY", 3600.0)
+    async with running(tmp_path) as plant, events(plant) as reader, asyncio.timeout(120):
+        _, state = await next_event(reader)
+        plant.write([{"ts": 1_700_000_000_000, "device": "d1", "temp": 40.0}])
+        while state["pipelines"][0]["links"]["away"]["state"] != "down":
+            _, state = await next_event(reader)
+        assert state["pipelines"][0]["links"]["away"]["why"]
+
+
+@in_loop
 async def test_who_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
     async with running(tmp_path) as plant:
         await settled(plant)

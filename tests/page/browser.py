@@ -1,7 +1,7 @@
 """A real Chromium that looks at a page, and remembers what it should not have said or asked for."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,19 @@ DESK = {"width": 1280, "height": 900}
 # Whenever a network interface of this machine comes or goes, and other tests make some, Chromium
 # drops its connections, those to loopback too.
 _NOT_OURS = "ERR_NETWORK_CHANGED"
+
+_NOTE = """
+(says) => {
+  const headline = document.getElementById("headline");
+  window.noted = NaN;
+  const watch = new MutationObserver(() => {
+    if (!headline.innerText.includes(says)) return;
+    window.noted = Date.now();
+    watch.disconnect();
+  });
+  watch.observe(headline, { childList: true, subtree: true, characterData: true });
+}
+"""
 
 
 class View:
@@ -57,6 +70,14 @@ class View:
             assert time.monotonic() < deadline, f"{at} never says {says}: {text}"
             self.page.wait_for_timeout(20)
         return text
+
+    def notes_when(self, says: str) -> Callable[[], float]:
+        """From now on note when the headline first says so; what is returned tells, unix seconds.
+
+        The page notes it itself: by this machine's clock, however late a test gets to look.
+        """
+        self.page.evaluate(_NOTE, says)
+        return lambda: float(self.page.evaluate("window.noted")) / 1000
 
     def violations(self) -> list[str]:
         """What axe finds: rule, and the elements."""

@@ -5,11 +5,11 @@ import json
 import os
 import random
 import re
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,9 @@ sinks:
 """
 
 
+TRIES = 5  # cuts, of which one must be shown in time: the machine may be busy with other things
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not os.path.exists(CHROMIUM):
@@ -69,6 +72,12 @@ class Plant(NamedTuple):
             for _ in range(rows):
                 lines.write(json.dumps(row | {"note": random.randbytes(note).hex()}) + "\n")
         part.rename(self.folder / "in" / f"{number:03}.ndjson")
+
+    def noted_down(self) -> float:
+        """When the processor found the link down for the last time, unix seconds."""
+        timeline = self.state()["links"]["there"]["timeline"]
+        downs = [after for before, after in pairwise(timeline) if before["state"] == "up"]
+        return float(downs[-1]["at"])
 
     def state(self) -> Any:
         with urllib.request.urlopen(f"{self.url}state", timeout=60) as answer:
@@ -103,18 +112,19 @@ def test_it_shows_a_link_that_is_cut_and_that_comes_back(browser: Browser, plant
             view.until("Delivered 1 row", at="#sinks")
             view.until("All is well")
             assert "hunter2hunter2" not in view.page.content()
-            plant.way.set("refuse")
-            plant.write(2)
-            until(lambda: plant.state()["links"]["there"]["state"] == "down")
-            known = time.monotonic()
-            view.until(
-                "Nothing gets through to there (MQTT)",
-                "Is data lost? No. 1 row waits on this machine's disk",
-            )
-            assert time.monotonic() - known < 20  # below 2 where nothing else is done
-            plant.way.set("up")
-            view.until("All is well")
-            view.until("Delivered 2 rows", at="#sinks")
+            took = []
+            for number in range(2, 2 + TRIES):
+                shown = view.notes_when("Nothing gets through to there (MQTT)")
+                plant.way.set("refuse")
+                plant.write(number)
+                view.until("Is data lost? No. 1 row waits on this machine's disk")
+                took.append(shown() - plant.noted_down())
+                plant.way.set("up")
+                view.until("All is well")
+                view.until(f"Delivered {number} rows", at="#sinks")
+                if took[-1] < 2:
+                    break
+            assert 0 <= min(took) < 2, "seconds from what the processor noted to what is shown"
 
 
 def test_it_tells_that_intake_waits_for_room(browser: Browser, plant: Plant) -> None:
