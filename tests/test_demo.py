@@ -277,6 +277,7 @@ def test_a_fault_is_staged_and_stays_until_ctrl_c(tmp_path: Path, fault: str) ->
         _, told = demo.communicate(timeout=60)
     assert f"look at http://{address}/" in told
     assert demo.returncode == 0
+    assert "Traceback" not in told
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 

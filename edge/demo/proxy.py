@@ -52,10 +52,11 @@ class Proxy:
         self._open.add(task)
         try:
             far, out = await asyncio.open_connection(self._host, self._target)
+            await self._carry(near, out, far, back)
         except OSError:
             back.transport.abort()
-        else:
-            await self._carry(near, out, far, back)
+        except asyncio.CancelledError:
+            pass  # the end; Python 3.11's streams would print a traceback of it
         finally:
             self._open.discard(task)
 
