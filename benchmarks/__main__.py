@@ -20,6 +20,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "devices": steady.devices,
     "idle": steady.idle,
     "http": watched.watched,
+    "keys": watched.keys,
     "dataset": dataset.whole_file,
     "windows": dataset.windows,
     "storage": storage.at_rest,

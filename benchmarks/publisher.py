@@ -31,9 +31,9 @@ class Packets(NamedTuple):
     results: int
 
 
-def publish(number: int, body: bytes, qos: int) -> bytes:
+def publish(number: int, body: bytes, qos: int, devices: int = DEVICES) -> bytes:
     """MQTT 3.1.1 PUBLISH of message `number` to the topic of its device (section 3.3)."""
-    name = topic(number % DEVICES)
+    name = topic(number % devices)
     identifier = (number % 65_535 + 1).to_bytes(2, "big") if qos else b""
     rest = len(name).to_bytes(2, "big") + name + identifier + body
     return bytes([0x30 | qos << 1]) + _length(len(rest)) + rest
@@ -59,12 +59,18 @@ def flooding(broker: Broker, stream: Packets) -> Iterator[None]:
 
 
 @contextmanager
-def steady(broker: Broker, rate: int, qos: int, sent: list[float]) -> Iterator[None]:
-    """Publish `rate` readings a second, evenly spread, until the block ends.
+def steady(
+    broker: Broker, rate: int, qos: int, sent: list[float], devices: int = DEVICES
+) -> Iterator[None]:
+    """Publish `rate` readings a second of `devices` in turn, evenly spread, until the block ends.
 
     Appends to `sent` when (steady seconds) each message was handed to the kernel.
     """
-    with _publishing(lambda link, stop: _trickle(link, rate, qos, sent, stop), broker):
+
+    def work(link: socket.socket, stop: threading.Event) -> None:
+        _trickle(link, rate, qos, sent, devices, stop)
+
+    with _publishing(work, broker):
         yield
 
 
@@ -120,7 +126,12 @@ def _flood(link: socket.socket, stream: Packets, stop: threading.Event) -> None:
 
 
 def _trickle(
-    link: socket.socket, rate: int, qos: int, sent: list[float], stop: threading.Event
+    link: socket.socket,
+    rate: int,
+    qos: int,
+    sent: list[float],
+    devices: int,
+    stop: threading.Event,
 ) -> None:
     noise = random.Random(3)
     group = max(1, rate // 100)  # at most 100 writes a second
@@ -128,7 +139,8 @@ def _trickle(
     number = 0
     while not stop.wait(max(0.0, start + number / rate - time.monotonic())):
         now = time.time_ns() // 1_000_000
-        made = [publish(n, payload(n, now, noise), qos) for n in range(number, number + group)]
+        numbers = range(number, number + group)
+        made = [publish(n, payload(n, now, noise), qos, devices) for n in numbers]
         link.sendall(b"".join(made))
         sent.extend([time.monotonic()] * group)
         number += group
