@@ -48,11 +48,13 @@ def run_tests(
         watch_tests(paths, only)
         return
     logging.getLogger("edge").addHandler(logging.NullHandler())  # what goes wrong is in the results
-    results = list(_results(paths, only))
+    results = []
+    for file, result in _results(paths, only):
+        results.append((file, result))
+        if not as_json:
+            _tell(file, result)
     if not results:
         raise DefinitionError("no test was found; add `tests:` to a definition, or widen -k")
-    for file, result in results if not as_json else ():
-        _tell(file, result)
     failed = sum(not result.passed for _, result in results)
     if as_json:
         put_json([{"file": file, **_as_dict(result)} for file, result in results])

@@ -56,6 +56,15 @@ def test_tests_that_pass_are_told_and_counted(edge: Edge, press: Path) -> None:
     assert not (press.parent / "state").exists()
 
 
+def test_each_test_is_told_when_it_is_done(edge: Edge, press: Path) -> None:
+    press.write_text(press.read_text() + GOOD)
+    (press.parent / "second.yaml").write_text("edge: 1\nsinks: {}\ntests: []\n")
+    done = edge("test", press, press.with_name("second.yaml"))
+    assert done.code == 2
+    assert done.err.splitlines()[2].endswith("text is no temperature: passed")
+    assert "second.yaml:1: name: is missing" in done.err
+
+
 def test_a_failure_shows_what_was_expected_and_what_came_nearest(edge: Edge, press: Path) -> None:
     press.write_text(press.read_text() + BAD)
     done = edge("test", press)
