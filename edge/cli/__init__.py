@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
 from typing import Annotated
@@ -83,7 +84,13 @@ def main() -> None:
     # cost memory and give nothing.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     use_one_arena()
-    application(styled=sys.stdout.isatty() and sys.stderr.isatty())()
+    application(styled=sys.stdout.isatty() and sys.stderr.isatty())(obj=leave)
+
+
+def leave() -> None:
+    """End the process with 0 as it stands. Python itself would wait for each of its threads."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def _check_processor() -> None:

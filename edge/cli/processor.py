@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
+    context: typer.Context,
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="Definitions to run, or folders.")
     ],
@@ -112,7 +113,17 @@ def run(
     _tell_owned([pipeline.outbox_folder() for pipeline in pipelines])
     beside += _progress(pipelines, console) if console else []
     beside += _embedded() if log_metrics else []
-    asyncio.run(process.run(pipelines, once=once, beside=beside))
+    asyncio.run(_run(process.run(pipelines, once=once, beside=beside), context.obj))
+
+
+async def _run(work: Coroutine[None, None, None], leave: Callable[[], None] | None) -> None:
+    """Do the work, then leave the process at once, where it is one of its own.
+
+    A thread may hang for ever, in a write to a share that is gone or a pipe that nobody reads.
+    """
+    await work
+    if leave is not None:
+        leave()
 
 
 def _embedded() -> "list[Beside]":

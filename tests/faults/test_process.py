@@ -1,11 +1,14 @@
 """The process: told to stop, short of memory, given functions that misbehave, clocks that jump."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import signal
 import sqlite3
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,33 @@ def test_told_to_stop_while_it_drains_it_leaves_within_the_grace(
     found = pl.concat(map(pl.read_ndjson, cloud.objects("lake").values()))
     assert found["n"].sort().to_list() == list(range(20_000))
     assert "pipeline 'press': stopped" in processor.said()
+
+
+def test_a_reader_that_has_stopped_reading_does_not_keep_it_from_leaving(tmp_path: Path) -> None:
+    """A write to a full pipe never ends, nor does its thread."""
+    definition = furnish(
+        tmp_path, PASS, 20_000, sink="console:\n    roll: {size: 1KiB, every: 1ms}"
+    )
+    command = [sys.executable, "-m", "edge", "run", definition.name]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    try:
+        room = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+        until(lambda: _unread(pipe) > room // 2 or process.poll() is not None)
+        stop(process)
+    finally:
+        process.kill()
+        process.communicate()
+    held = status(tmp_path)
+    assert held["sinks"]["out"]["buffered_rows"] > 0
+    assert held["imbalances"] == []
+
+
+def _unread(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    answer = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 # -- functions of the user
