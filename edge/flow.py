@@ -11,7 +11,7 @@ import polars as pl
 from edge.codec import pack, rows_as_json
 from edge.errors import DataError, TooManyFailures
 from edge.expression import rows_where
-from edge.operators import Operator
+from edge.operators import Lost, Operator
 from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered
 from edge.pipeline import Bound
 from edge.tap import Tap
@@ -318,9 +318,18 @@ def _run(
         if (more := operator.beside()) is not None:
             for sink, rows in more.rows.items():
                 beside.setdefault(sink, []).append(rows)
-            outcome.losses.extend(Loss(name, kind, n, 0, why) for kind, n, why in more.losses)
+            for lost in more.losses:
+                _give_up(name, lost, outcome)
         tap.see(name, frame)
     return frame
+
+
+def _give_up(name: str, lost: Lost, outcome: Outcome) -> None:
+    outcome.losses.append(Loss(name, lost.kind, lost.rows, 0, lost.reason))
+    if lost.shown is not None:
+        reason = f"{name}: {lost.reason}"
+        kept = (Reject(reason, row, listed=True) for row in rows_as_json(lost.shown))
+        outcome.rejects.extend(kept)
 
 
 def _held_back(name: str, operator: Operator, moment: Moment) -> Iterator[pl.DataFrame]:

@@ -78,7 +78,7 @@ class Processing:
                     "a batch of %d rows failed, try %d: %r", frame.height, attempt + 1, error
                 )
         outcome = await in_thread(flow.isolate, frame)
-        self._failures.add(len(outcome.rejects))
+        self._failures.add(sum(reject.failed for reject in outcome.rejects))
         return outcome
 
     async def process_apart(self, frame: pl.DataFrame, size: int) -> Outcome:

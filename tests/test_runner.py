@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import polars as pl
 import pytest
 from pydantic import PrivateAttr
 
+from edge.codec import Record
 from edge.component import Stream
 from edge.errors import TooManyFailures
+from edge.expression import TIMESTAMP
 from edge.operators import Operator
 from edge.operators.deadband import Deadband
 from edge.operators.derive import Derive
@@ -21,7 +23,7 @@ from edge.operators.filter import Filter
 from edge.operators.python import Python
 from edge.operators.window import Window
 from edge.outbox import Outbox
-from edge.outbox.inspection import books, status
+from edge.outbox.inspection import books, rejects, status
 from edge.outbox.model import Limits, Reject
 from edge.pipeline import Branch, Pipeline
 from edge.runner import Runner
@@ -453,3 +455,26 @@ def test_operators_on_rejected_payloads_get_time_and_the_end(
     asyncio.run(go())
     assert [row["n"] for row in problems.rows] == [1]
     assert status(tmp_path / "outbox", 0)["imbalances"] == []
+
+
+def test_a_row_from_the_future_is_kept_to_be_looked_at_and_listed_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    frame = rows(ts=[now, now + timedelta(days=2)], v=[1, 2]).with_columns(edge_received=now)
+    source = ScriptedSource.of(frame.cast({"edge_received": TIMESTAMP, "ts": TIMESTAMP}))
+    sink = FlakySink.of()
+    count = Window(size=timedelta(hours=1), by=(), aggregate={"n": "COUNT(*)"})
+    record = Record(time="ts", fields={"ts": "timestamp", "v": "int"})
+    asyncio.run(finish(pipeline(tmp_path, source, sink, operators=[count], record=record)))
+
+    assert [row["n"] for row in sink.rows] == [1]
+    [kept] = rejects(tmp_path / "outbox")
+    assert json.loads(kept["payload"])["v"] == 2
+    assert kept["reason"] == "common/window: lies further ahead than max_ahead"
+    found = books(tmp_path / "outbox")
+    assert [(loss["part"], loss["kind"], loss["rows"]) for loss in found["losses"]] == [
+        ("common/window", "future", 1)
+    ]
+    assert found["imbalances"] == []
+    assert "1 payload rejected, the first: common/window: lies further ahead" in caplog.text

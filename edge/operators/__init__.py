@@ -39,11 +39,15 @@ def find_operator(name: str) -> type["Operator"]:
 
 
 class Lost(NamedTuple):
-    """Rows that an operator gives up, for the list of losses: how (`late`), how many and why."""
+    """Rows that an operator gives up, for the list of losses: how (`late`), how many and why.
+
+    shown: those of them that `edge outbox ls --rejected` is to show.
+    """
 
     kind: str
     rows: int
     reason: str
+    shown: pl.DataFrame | None = None
 
 
 class Beside(NamedTuple):

@@ -276,20 +276,20 @@ class Window(Operator):
             return frame, work
         judged = frame[_RECEIVED].to_physical() >= _CLOCK_IS_SET
         future = ((ahead > limit) & judged).fill_null(False)
-        self._count_lost("future", int(future.sum()), "lies further ahead than max_ahead")
+        self._count_lost("future", frame.filter(future), "lies further ahead than max_ahead", True)
         return frame.filter(~future), work.filter(~future)
 
     def _set_aside(self, rows: pl.DataFrame, reason: str) -> None:
         if self.late == "drop":
-            self._count_lost("late", rows.height, reason)
+            self._count_lost("late", rows, reason)
         else:
             self._counts["late"] += rows.height
             self._late.append(rows)
 
-    def _count_lost(self, kind: str, rows: int, reason: str) -> None:
-        if rows:
-            self._counts[kind] += rows
-            self._losses.append(Lost(kind, rows, reason))
+    def _count_lost(self, kind: str, rows: pl.DataFrame, reason: str, show: bool = False) -> None:
+        if rows.height:
+            self._counts[kind] += rows.height
+            self._losses.append(Lost(kind, rows.height, reason, rows if show else None))
 
     def _finish(self, windows: Sequence[pl.DataFrame], early: bool = False) -> pl.DataFrame:
         """Results, from what is kept of windows."""

@@ -160,6 +160,8 @@ def reject(db: sqlite3.Connection, rejects: Sequence[Reject], now: int) -> None:
     rows: Counter[tuple[str, str, str]] = Counter()
     sizes: Counter[tuple[str, str, str]] = Counter()
     for item in rejects:
+        if item.listed:
+            continue
         what = ("pipeline", "failed") if item.failed else ("source", "rejected")
         line = (*what, cause(item.reason.splitlines()[-1] if item.failed else item.reason))
         if line not in rows and len(rows) >= _REASONS_PER_COMMIT:

@@ -26,13 +26,15 @@ class SinkLimits(NamedTuple):
 class Reject(NamedTuple):
     """One payload that did not become rows, and why. `topic` is the topic or file it came from.
 
-    failed: it is a row that an operator could not process, as JSON.
+    failed: it is a row that an operator could not process, as JSON. listed: it is such a row that
+    the operator itself lists as a loss; it is only kept to be looked at.
     """
 
     reason: str
     payload: bytes
     topic: str | None = None
     failed: bool = False
+    listed: bool = False
 
 
 class NewEntry(NamedTuple):
