@@ -55,7 +55,7 @@ def ls(
     rejected: Annotated[
         bool, typer.Option("--rejected", help="The latest rejected payloads instead.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many of each.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=10**9, help="At most so many of each.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """List waiting entries and parcels, oldest first."""

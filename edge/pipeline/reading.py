@@ -56,16 +56,17 @@ def is_test_file(file: Path) -> bool:
 
 
 def definition_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, and every *.yaml of a folder but those of tests."""
-    found: list[Path] = []
+    """Files as they are, and every *.yaml of a folder but those of tests; each once."""
+    found: dict[str, Path] = {}
     for path in paths:
         inside = [path]
         if path.is_dir():
             inside = sorted(file for file in path.glob("*.yaml") if not is_test_file(file))
         if not inside:
             raise DefinitionError(f"{path}: has no *.yaml; put definitions there, or mount them")
-        found += inside
-    return found
+        for file in inside:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def read_text(file: Path | str) -> str:

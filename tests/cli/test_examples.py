@@ -203,6 +203,7 @@ def test_a_folder_is_run_and_built_without_its_tests(press: Path) -> None:
 
     press.with_name("press.test.yaml").write_text(FILE)
     assert definition_files([press.parent]) == [press]
+    assert definition_files([press, press.parent, press.parent / "." / press.name]) == [press]
     image = press.parent / "image"
     image.mkdir()
     _copy_definitions(image, [press.parent])

@@ -198,6 +198,12 @@ def test_ls_refuses_a_sink_that_is_not_there(edge: Edge, ran: Path) -> None:
     assert done.err.endswith("has no sink 'lak'; known are hot, lake\n")
 
 
+def test_ls_refuses_a_number_that_no_file_has(edge: Edge, ran: Path) -> None:
+    done = edge("outbox", "ls", ran, "--limit", 10**20)
+    assert done.code == 2
+    assert "--limit" in done.err
+
+
 def test_ls_says_that_nothing_waits(edge: Edge, press: Path) -> None:
     (press.parent / "readings.ndjson").write_text(
         '{"ts": 1700000000000, "device": "a", "temperature": 20.5}\n'
