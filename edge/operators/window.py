@@ -20,6 +20,8 @@ from edge.windows.kinds import TIME, Gap, Kind, Rows, Sized
 
 _MICROSECOND = timedelta(microseconds=1)
 _RECEIVED = "edge_received"
+_MOST = 1_500  # windows of one row, each a row in memory: a day every minute still goes
+_AT_ONCE = 2_000_000  # rows of windows that are made of rows together, 200 bytes each
 _CLOCK_IS_SET = 1_735_689_600_000_000  # 2025-01-01: a machine whose clock says less has lost it
 _KEY, _AHEAD = "k", "ahead"
 _INT = pl.Int64()
@@ -39,9 +41,9 @@ class Window(Operator):
     ```
 
     Exactly one of `size` (windows that begin at multiples of it since 1970; with `every` they
-    overlap), `gap` (a session: until nothing came for so long) and `rows` (so many rows of a key).
-    A result has the columns of `by`, the event time column with the start of the window,
-    `window_end`, and the aggregates.
+    overlap, at most 1,500 at a time), `gap` (a session: until nothing came for so long) and `rows`
+    (so many rows of a key). A result has the columns of `by`, the event time column with the start
+    of the window, `window_end`, and the aggregates.
 
     Aggregates are COUNT(*), COUNT(x), COUNT(DISTINCT x), SUM, AVG, MIN, MAX, FIRST and LAST (by
     event time), STDDEV and VARIANCE (of a sample), MEDIAN and QUANTILE(x, 0.95), of a column or of
@@ -118,6 +120,7 @@ class Window(Operator):
     _nothing: pl.DataFrame = PrivateAttr()
     _time: str = PrivateAttr()
     _judges_future: bool = PrivateAttr()
+    _rows_at_once: int = PrivateAttr()
     _counts: Counter[str] = PrivateAttr(default_factory=Counter)
     _late: list[pl.DataFrame] = PrivateAttr(default_factory=list)
     _losses: list[Lost] = PrivateAttr(default_factory=list)
@@ -130,6 +133,11 @@ class Window(Operator):
             raise ValueError(f"must have exactly one of size, gap and rows, got {what}")
         if self.every is not None and (self.size is None or self.every > self.size):
             raise ValueError("every: goes with a size that is not shorter; rows between would go")
+        if self.every is not None and self.size is not None and self.size / self.every > _MOST:
+            raise ValueError(
+                f"every: a row must be in at most {_MOST} windows, got {self.size // self.every}; "
+                "let them begin less often"
+            )
         if self.allowed_lateness and self.size is None:
             raise ValueError(
                 "allowed_lateness: only windows of a size wait for late rows; choose a longer gap"
@@ -159,6 +167,8 @@ class Window(Operator):
         self._time = stream.time
         self._origin = Origin(self.model_dump(mode="json"), stream, columns)
         self._judges_future = _RECEIVED in columns and stream.time != _RECEIVED
+        overlap = self.size / self.every if self.size and self.every else 1
+        self._rows_at_once = int(_AT_ONCE / overlap)
         self._keys = {f"{_KEY}{number}": name for number, name in enumerate(by)}
         self._prepare = self._preparation(aggregates)
         sample = pl.DataFrame(schema=columns).select(self._prepare)
@@ -215,9 +225,9 @@ class Window(Operator):
     # -- rows
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        closed = []
+        closed: list[pl.DataFrame] = []
         for piece, due in cut_at_sweeps(frame, self._windows.rows):
-            closed.append(self._fold(piece))
+            closed += map(self._fold, piece.iter_slices(self._rows_at_once))
             if due:
                 closed.append(self._windows.forget())
         return self._finish(closed)

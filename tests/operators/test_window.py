@@ -317,6 +317,7 @@ def test_a_few_rows_touch_nothing_of_a_hundred_thousand_open_windows() -> None:
         ({"size": "1m", "gap": "1m"}, "exactly one of size, gap and rows, got size and gap"),
         ({"gap": "1m", "every": "1m"}, "every: goes with a size that is not shorter"),
         ({"size": "1m", "every": "2m"}, "every: goes with a size that is not shorter"),
+        ({"size": "1d", "every": "1s"}, "every: a row must be in at most 1500 windows, got 86400"),
         ({"rows": 5, "allowed_lateness": "1m"}, "only windows of a size wait for late rows"),
         ({"size": "-5s"}, "must be a duration above zero such as 30s or 5m, got '-5s'"),
         ({"rows": 0}, "greater than or equal to 1"),
