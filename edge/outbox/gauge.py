@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 RATE_EVERY = 60.0  # seconds between two looks at how fast the outbox fills
 PROGRESS_EVERY = 5.0  # seconds between two notes of the source that differ in numbers only
+READ_EVERY = 1.0  # seconds between two notes of when rows came: a page of its own in each commit
 
 
 class Gauge:
@@ -14,6 +15,13 @@ class Gauge:
         self._filling: tuple[float, int] | None = None
         self._source: Mapping[str, object] | None = None
         self._noted = 0.0
+        self._read = -READ_EVERY
+
+    def note_read(self, db: sqlite3.Connection, moment: float, now: int) -> None:
+        """Rows came at `now`, microseconds UTC; known to a second."""
+        if moment - self._read >= READ_EVERY:
+            set_meta(db, "read_at", now)
+            self._read = moment
 
     def measure_filling(
         self, db: sqlite3.Connection, moment: float, used: Callable[[sqlite3.Connection], int]

@@ -158,7 +158,7 @@ class Outbox:
         if commit.position is not None:
             set_meta(db, "position", commit.position)
         if commit.counts.get(("source", "read")):
-            set_meta(db, "read_at", now)
+            self._gauge.note_read(db, self._clock.steady(), now)
         if commit.rejects:
             ledger.reject(db, commit.rejects, now)
         if commit.losses:
