@@ -97,7 +97,8 @@ def _check_processor() -> None:
     """Leave with words where polars would die of an illegal instruction."""
     if lacks := cpu.missing():
         complain(
-            f"this processor lacks {', '.join(lacks)}, which polars needs; install `edge[compat]`, "
+            f"this processor lacks {', '.join(lacks)}, which polars needs; "
+            "pip install 'PATH-OF-THE-CLONE[compat]', "
             "or build the image with `edge image build --cpu compat`"
         )
         raise SystemExit(WRONG)

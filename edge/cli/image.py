@@ -61,7 +61,8 @@ def build(
 ) -> None:
     """Build container images with the Docker engine of this machine.
 
-    Needs edge[deploy]. Packages come from pip as wheels of the image's platform: no emulation.
+    Needs the extra `deploy`. Packages come from pip as wheels of the image's platform, so that
+    nothing is emulated.
     """
     import edge
     from edge.deploy import image

@@ -155,7 +155,7 @@ def demo(
 ) -> None:
     """Play the main job on real data, all on this machine.
 
-    Starts a broker, S3 and SQS here, takes them away and brings them back. Needs edge[demo].
+    Starts a broker, S3 and SQS here, takes them away and brings them back. Needs the extra `demo`.
     """
     from edge.demo import fault as staged
     from edge.demo import main

@@ -83,7 +83,7 @@ def settings(
 def _check_installed() -> None:
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise DefinitionError(
-            f"--http: {', '.join(missing)} is not installed; pip install 'edge[http]'"
+            f"--http: {', '.join(missing)} is not installed; pip install 'PATH-OF-THE-CLONE[http]'"
         )
 
 

@@ -52,7 +52,7 @@ class Cloud:
         if not (importlib.util.find_spec("moto") and importlib.util.find_spec("flask")):
             raise DemoError(
                 "demo: needs moto's server for S3 and SQS on this machine, which is not installed; "
-                "run pip install 'edge[demo]'"
+                "run pip install 'PATH-OF-THE-CLONE[demo]'"
             )
         port = free_port()
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

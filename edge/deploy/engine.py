@@ -37,7 +37,8 @@ class Engine:
         try:
             import docker
         except ImportError as error:
-            raise EdgeError("docker: the Docker SDK is missing; install `edge[deploy]`") from error
+            remedy = "pip install 'PATH-OF-THE-CLONE[deploy]'"
+            raise EdgeError(f"docker: the Docker SDK is missing; {remedy}") from error
         try:
             client = docker.from_env(timeout=timeout)
             client.ping()
