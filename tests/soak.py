@@ -366,8 +366,11 @@ class Soak:
         """Numbers of the rows at each sink, and how many repeats SQS had of its own."""
         arrived: dict[str, list[int]] = {"all": [], "changed": [], "folded": [], "joined": []}
         for key, body in self._cloud.objects(BUCKET).items():
-            read = pl.read_parquet if key.endswith(".parquet") else pl.read_ndjson
-            arrived[key.partition("/")[0]] += read(body)["n"].to_list()
+            if key.endswith(".parquet"):
+                rows = pl.read_parquet(body)
+            else:
+                rows = pl.read_ndjson(body, infer_schema_length=None)  # `pad` may be null for long
+            arrived[key.partition("/")[0]] += rows["n"].to_list()
         messages = [json.loads(message["Body"]) for message in self._cloud.messages(QUEUE)]
         told_apart = {row["edge_id"]: row["n"] for row in messages}
         arrived["alarms"] = list(told_apart.values())
