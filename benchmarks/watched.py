@@ -159,7 +159,7 @@ def _idle(plan: Plan, name: str) -> float:
         time.sleep(_SETTLE)
         before, began = process.cpu(), time.monotonic()
         time.sleep(plan.seconds)
-        return 100 * (process.cpu() - before) / (time.monotonic() - began)
+        return round(100 * (process.cpu() - before) / (time.monotonic() - began), 3)
 
 
 @contextmanager

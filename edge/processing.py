@@ -22,8 +22,6 @@ log = logging.getLogger("edge.processing")
 _PIECES = 32
 ATTEMPTS = 3  # of one batch before its rows are tried apart
 LOOK_CAP = 30.0  # longest pause between two looks for a file that is missing, seconds
-
-
 _WAITS = "pipeline %r: intake waits, links go on: %s"
 
 

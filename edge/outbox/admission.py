@@ -35,11 +35,11 @@ def admit(file: OutboxFile, commit: Commit, divisible: bool) -> Admitted:
     largest first.
     """
     entries, rest = commit.entries, _rest_bytes(commit)
-    file.room.tight.clear()
+    _mark_tight(file, False)
     stored = _within_shares(file, entries, divisible)
     fits = _find_room(file, need(stored, rest), losing=[])
     if not fits:
-        file.room.tight.update(file.buffers)
+        _mark_tight(file, True)
     too_large: set[int] = set()
     if not fits and divisible:
         _refuse_large(file, stored, rest)
@@ -172,7 +172,7 @@ def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bo
         what = f"sink {sink!r}: {format_size(size)} are more than its max_size {format_size(limit)}"
         raise TooLarge(f"outbox {file.folder}: {what}", limit / _PIECES / size)
     if not enough():
-        file.room.tight.add(sink)
+        buffer.tight = True
         file.evict(work)
     if not enough() and policy(file, buffer) == "block":
         if not buffer.rows:
@@ -182,6 +182,11 @@ def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bo
             f"its max_size {format_size(limit or 0)}; intake waits until it delivers"
         )
     return enough()
+
+
+def _mark_tight(file: OutboxFile, tight: bool) -> None:
+    for buffer in file.buffers.values():
+        buffer.tight = tight
 
 
 def _squeeze(file: OutboxFile, stored: Sequence[NewEntry], rest: int) -> None:

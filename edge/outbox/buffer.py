@@ -37,8 +37,8 @@ class Buffer:
     """One row of the table `sink`, and what is only known while running.
 
     held: entries being rolled, with their size; flying: parcels being sent, with their rows.
-    Neither is dropped.
-    oldest: when the oldest waiting row was committed, microseconds UTC.
+    Neither is dropped. oldest: when the oldest waiting row was committed, microseconds UTC.
+    tight: there was no room for more when last asked; bulky: its next row is more than a turn.
     The methods run inside the caller's transaction.
     """
 
@@ -63,6 +63,8 @@ class Buffer:
     held: dict[int, int] = field(default_factory=dict)
     flying: dict[int, int] = field(default_factory=dict)
     oldest: int | None = None
+    tight: bool = False
+    bulky: bool = False
     changed: bool = False
 
     @property

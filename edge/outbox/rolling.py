@@ -55,16 +55,16 @@ def _see_to_room(file: OutboxFile, buffer: Buffer, need: int, rows: int) -> None
     send: one whose link is down must not take the way out of the others.
     """
     room, sinks = file.room, len(file.sinks)
-    room.bulky.discard(buffer.name)
+    buffer.bulky = False
     if file.make_fit(need):
         return
     what = f"{format_size(need)} of parcels do not fit beside what waits"
     turn = room.turn(sinks)
     leave = sinks * turn if buffer.parcels else 0
-    if need > turn and rows > 1:
-        raise TooLarge(f"{what}; fewer may")
     if need > turn:
-        room.bulky.add(buffer.name)
+        if rows > 1:
+            raise TooLarge(f"{what}; fewer may")
+        buffer.bulky = True
         leave = leave or turns_owed(file)
     if room.fits(file.db, need, leave=leave) or _fits_without_refused(file, need, leave):
         return
@@ -80,9 +80,9 @@ def turns_owed(file: OutboxFile) -> int:
     owed = [
         name
         for name, buffer in file.buffers.items()
-        if name in file.sinks and buffer.entries and not buffer.parcels
+        if name in file.sinks and buffer.entries and not (buffer.parcels or buffer.bulky)
     ]
-    return len({*owed} - file.room.bulky) * file.room.turn(len(file.sinks))
+    return len(owed) * file.room.turn(len(file.sinks))
 
 
 def _fits_without_refused(file: OutboxFile, need: int, leave: int) -> bool:

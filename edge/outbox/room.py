@@ -35,8 +35,6 @@ class Room:
 
     largest: bytes that one commit into an empty outbox may write, about. largest_leaving: bytes
     that one transaction out of a full outbox may write when no parcel waits in it.
-    tight: sinks for which there was no room when last asked. bulky: sinks of which the next row is
-    more than a turn.
     """
 
     def __init__(self, folder: Path, max_size: int) -> None:
@@ -61,8 +59,6 @@ class Room:
         self._written = 0  # bytes since the WAL was emptied, about
         self.aside = 0
         self.reserved = False
-        self.tight: set[str] = set()
-        self.bulky: set[str] = set()
 
     def on_disk(self) -> int:
         """Bytes that the folder occupies now."""

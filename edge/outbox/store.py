@@ -175,7 +175,7 @@ class Outbox:
         free = self._file.read(buffer.free_entry)
         if free is None:
             return None
-        if sink in self._file.room.tight and not buffer.parcels:
+        if buffer.tight and not buffer.parcels:
             return 0.0  # nothing else makes room
         age = (self._clock.now() - free[2]) / 1e6
         return max(0.0, every.total_seconds() - age) if age >= 0 else 0.0
