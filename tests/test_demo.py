@@ -193,6 +193,23 @@ def test_a_mute_link_loses_what_is_sent_and_carries_what_comes_back() -> None:
     asyncio.run(story())
 
 
+def test_a_link_that_ends_with_connections_open_is_no_traceback() -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        async with echo() as (_, proxy):
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            assert await answer_to(b"one\n", reader, writer) == b"ONE\n"
+            await proxy.close()
+            assert await answer_to(b"two\n", reader, writer) == b""
+            await close(writer)
+
+    asyncio.run(story())
+    assert complaints == []
+
+
 def test_a_child_that_ends_by_itself_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     async def story() -> None:
         log = tmp_path / "log"
