@@ -11,6 +11,7 @@ from edge.cli.screen import say
 EVERY = 0.3  # seconds between two looks
 _ENDINGS = (".yaml", ".yml", ".py", ".csv", ".json", ".ndjson")  # tests, and what they lean on
 _MOST = 2_000  # files that are looked at
+_PATIENCE = 5.0  # seconds that tests may take to put their outboxes away
 
 Seen = Mapping[Path, tuple[int, int]]
 
@@ -20,16 +21,29 @@ def watch_tests(paths: Sequence[Path], only: str) -> None:
 
     Each run is a process of its own: a function that was changed is imported anew.
     """
-    command = [sys.executable, "-m", "edge", "test", *map(str, paths), "-k", only]
+    command = [sys.executable, "-m", "edge", "test", "--watched", "-k", only, *map(str, paths)]
     try:
         while True:
             seen = look(paths)
-            subprocess.run(command, check=False)
+            _run(command)
             say("waits for a change; Ctrl-C ends", style="dim")
             while look(paths) == seen:
                 time.sleep(EVERY)
     except KeyboardInterrupt:
         say("stopped")
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run the tests once. Ctrl-C reaches them too: they end without a word, and we after them."""
+    with subprocess.Popen(command) as tests:
+        try:
+            tests.wait()
+        except KeyboardInterrupt:
+            try:
+                tests.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                tests.kill()
+            raise
 
 
 def look(paths: Sequence[Path]) -> Seen:

@@ -1,6 +1,7 @@
 """test: the `tests:` of a definition, and what is said when they fail."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -226,3 +227,23 @@ def test_watched_tests_run_again_after_a_change_and_ctrl_c_ends_them(press: Path
         process.send_signal(signal.SIGINT)
         assert next(said) == "stopped\n"
         assert process.wait() == 0
+
+
+def test_ctrl_c_while_watched_tests_run_is_told_once(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "print('here', file=sys.stderr, flush=True)\n"
+        "try:\n"
+        "    while True: time.sleep(0.05)\n"
+        "finally: print('put away', file=sys.stderr, flush=True)\n"
+    )
+    command = [sys.executable, "-m", "edge", "test", "--watch", str(slow)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "here\n"
+        os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
+        assert process.stderr.read() == "put away\nstopped\n"
+    assert process.returncode == 0
