@@ -55,8 +55,11 @@ export class Newest {
     }
     const box = this.#host.querySelector(".table");
     const high = box?.clientHeight || 12 * LINE;
-    const first = Math.max(0, Math.floor((box?.scrollTop ?? 0) / LINE) - MORE);
-    const shown = this.#rows.slice(first, first + Math.ceil(high / LINE) + 2 * MORE);
+    const fit = Math.ceil(high / LINE);
+    // Where fewer were found than were scrolled past, the browser scrolls back only afterwards.
+    const top = Math.min(Math.floor((box?.scrollTop ?? 0) / LINE), this.#rows.length - fit);
+    const first = Math.max(0, top - MORE);
+    const shown = this.#rows.slice(first, first + fit + 2 * MORE);
     patch(this.#host, this.#table(first, shown));
   }
 
