@@ -1,7 +1,7 @@
 """The newest row of each key that was read, and where its first number has been."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -17,32 +17,28 @@ RECEIVED = "edge_received"
 
 _MOST_ROWS = 20_000  # between two looks; of what is above, some batches are not looked at
 _MOST_COLUMNS = 40
-_LINE, _CHANGED = "edge_spark", "edge_changed"
+_LINE = "edge_spark"
+_MOMENTS = "edge_moments"  # when the last points of the line were told
+_BEFORE = "_before"
 
 
 class Newest:
     """Works in columns, once a second, on the batches that came since; memory is bounded.
 
     key: columns that tell one series from another; none: there is one. time: the event time.
-    number: the column whose values make the spark lines. moment: what rows are marked with that
-    come from now on, for `rows(since)`.
+    number: the column whose values make the spark lines.
     """
 
     def __init__(self, clock: Clock, key: Sequence[str], time: str) -> None:
         self.key = list(key)
         self.time = time
         self.number: str | None = None
-        self.moment = 0
         self._clock = clock
         self._frames: list[pl.DataFrame] = []
         self._rows = 0
         self._looked = clock.steady()
         self._kept: pl.DataFrame | None = None
-
-    @property
-    def total(self) -> int:
-        """Keys that are known."""
-        return 0 if self._kept is None else self._kept.height
+        self._moment = 0  # when what comes now is told
 
     def add(self, frame: pl.DataFrame) -> None:
         """Rows that came; the columns of the key must be among theirs."""
@@ -51,6 +47,12 @@ class Newest:
             self._rows += frame.height
         if self._clock.steady() - self._looked >= EVERY:
             self.look()
+
+    def tell(self, moment: int) -> "Told":
+        """What has come until now; moment: a number for it that rises, from 1 on."""
+        self.look()
+        self._moment = moment + 1
+        return Told(self.key, self.time, self.number, self._kept)
 
     def look(self) -> None:
         """Take in what has come since the last look."""
@@ -70,8 +72,9 @@ class Newest:
             if self.number
             else pl.lit(None, pl.Float64)
         )
+        moment = pl.lit(self._moment, pl.Int64)
         newest = newest.with_columns(
-            pl.concat_list(value).alias(_LINE), pl.lit(self.moment, pl.Int64).alias(_CHANGED)
+            pl.concat_list(value).alias(_LINE), pl.concat_list(moment).alias(_MOMENTS)
         )
         if self._kept is not None:
             newest = self._with_line(newest, self._kept)
@@ -85,31 +88,50 @@ class Newest:
 
     def _with_line(self, newest: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
         """The line of each key goes on with its new point."""
-        before = kept.select(*self.key, pl.col(_LINE).alias("edge_before"))
+        # Nobody has been told anything: all points so far go without.
+        lists = (_LINE, _MOMENTS) if self._moment else (_LINE,)
+        before = kept.select(*self.key, pl.col(lists).name.suffix(_BEFORE))
         if self.key:
             newest = newest.join(
                 before, on=self.key, how="left", nulls_equal=True, maintain_order="left"
             )
         else:
             newest = pl.concat([newest, before], how="horizontal")
-        line = pl.concat_list(pl.col("edge_before").fill_null([]), _LINE).list.tail(SPARK)
-        return newest.with_columns(line.alias(_LINE)).drop("edge_before")
+        for each in lists:
+            line = pl.concat_list(pl.col(each + _BEFORE).fill_null([]), each).list.tail(SPARK)
+            newest = newest.with_columns(line.alias(each)).drop(each + _BEFORE)
+        return newest
+
+
+class Told(NamedTuple):
+    """The newest rows as they were at one moment."""
+
+    key: Sequence[str]
+    time: str
+    number: str | None
+    frame: pl.DataFrame | None
+
+    @property
+    def total(self) -> int:
+        """Keys that are known."""
+        return 0 if self.frame is None else self.frame.height
 
     def rows(self, since: int | None = None) -> list[dict[str, Any]]:
         """`key`, `time`, `received`, `values`, `spark` of each key, the one heard of last first.
 
-        since: only what has come after that moment.
+        since: only keys that have come after that moment was told, and of their line only the
+        points since then.
         """
-        if self._kept is None:
+        if self.frame is None:
             return []
-        kept = self._kept if since is None else self._kept.filter(pl.col(_CHANGED) > since)
-        columns = kept.reverse().to_dict(as_series=False)
-        nothing = [None] * kept.height
-        lines, _ = columns.pop(_LINE), columns.pop(_CHANGED)
+        told = self.frame if since is None else _after(self.frame, since)
+        columns = told.drop(_MOMENTS).reverse().to_dict(as_series=False)
+        nothing = [None] * told.height
+        lines = columns.pop(_LINE)
         received = columns.pop(RECEIVED, nothing)
         times = received if self.time == RECEIVED else columns.pop(self.time, nothing)
         keys = zip(*(columns.pop(name) for name in self.key), strict=True) if self.key else [()]
-        values = zip(*columns.values(), strict=True) if columns else [()] * kept.height
+        values = zip(*columns.values(), strict=True) if columns else [()] * told.height
         return [
             {
                 "key": key,
@@ -122,6 +144,13 @@ class Newest:
                 keys, times, received, values, lines, strict=True
             )
         ]
+
+
+def _after(told: pl.DataFrame, since: int) -> pl.DataFrame:
+    """What is new in it: the moments of a line rise, so its last points are the new ones."""
+    new = told.filter(pl.col(_MOMENTS).list.last() > since)
+    points = pl.col(_MOMENTS).list.eval(pl.element() > since).list.sum()
+    return new.with_columns(pl.col(_LINE).list.tail(points))
 
 
 def _last(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

@@ -14,6 +14,7 @@ import orjson
 from edge import __version__
 from edge.clock import Clock
 from edge.dashboard.picture import Json, Picture
+from edge.newest import Told
 from edge.runner import Runner
 from edge.secrets import Secrets
 
@@ -68,7 +69,7 @@ class Hub:
         self.warnings = Warnings()
         self._started = self._clock.now() / 1e6
         self._epoch = token_hex(4)
-        self._number = 0  # of the state; what comes after state n is marked n + 1
+        self._number = 0  # of the state
         self._looked: float | None = None
         self._stale = False  # a link has changed since
         self._soon: asyncio.TimerHandle | None = None
@@ -77,6 +78,7 @@ class Hub:
         self._closed = False
         self._texts: dict[int | None, tuple[int, bytes]] = {}
         self._values: Json = {}
+        self._told: list[Told] = []
 
     async def run(self) -> None:
         """Sample once a second until cancelled; then every reader is let go."""
@@ -122,9 +124,7 @@ class Hub:
             await asyncio.gather(*(picture.look() for picture in self.pictures))
             self._looked = now
             self._number += 1
-            for picture in self.pictures:
-                picture.observation.newest.look()
-                picture.observation.newest.moment = self._number + 1
+            self._told = [each.observation.newest.tell(self._number) for each in self.pictures]
             self._texts = {}
             self._values = self._masked(self._all())
 
@@ -136,7 +136,7 @@ class Hub:
     async def events(self, last: str | None) -> AsyncIterator[bytes]:
         """Server-sent events: one state a second, the newest there is when the reader can take it.
 
-        last: the id of the event that the reader saw last. After it, only rows that are new.
+        last: the id of the event that the reader saw last. After it, only what is new of rows.
         """
         since = self._since(last)
         self.viewers += 1
@@ -159,20 +159,19 @@ class Hub:
         """The number of the state, and the state as JSON with the rows that came after `since`."""
         if since in self._texts:
             return self._texts[since]
-        number, texts, values = self._number, self._texts, self._values
-        many = sum(picture.observation.newest.total for picture in self.pictures) > _MANY
-        if many:
-            text = await asyncio.to_thread(self._encode, values, since)
+        number, texts, values, told = self._number, self._texts, self._values, self._told
+        if sum(newest.total for newest in told) > _MANY:
+            text = await asyncio.to_thread(self._encode, values, told, since)
         else:
-            text = self._encode(values, since)
+            text = self._encode(values, told, since)
         texts[since] = number, text
         return texts[since]
 
-    def _encode(self, values: Json, since: int | None) -> bytes:
+    def _encode(self, values: Json, told: Sequence[Told], since: int | None) -> bytes:
         pipelines = []
-        for picture, pipeline in zip(self.pictures, values["pipelines"], strict=True):
+        for picture, pipeline, newest in zip(self.pictures, values["pipelines"], told, strict=True):
             whole = {"definition": picture.definition} if since is None else {}
-            pipelines.append(pipeline | whole | {"newest": picture.newest_rows(since)})
+            pipelines.append(pipeline | whole | {"newest": _newest(newest, since)})
         made = values | {"partial": since is not None, "pipelines": pipelines}
         return orjson.dumps(made, default=_plain, option=_OPTIONS)
 
@@ -196,6 +195,17 @@ class Hub:
             "log": list(self.warnings.lines),
             "pipelines": [picture.values() for picture in self.pictures],
         }
+
+
+def _newest(told: Told, since: int | None) -> Json:
+    """The newest row of each key; since: only what is new of it after that state."""
+    return {
+        "key": told.key,
+        "time": told.time,
+        "spark": told.number,
+        "total": told.total,
+        "rows": told.rows(since),
+    }
 
 
 def _plain(value: Any) -> str:

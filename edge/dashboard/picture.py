@@ -123,17 +123,6 @@ class Picture:
         """Its text, with secrets masked."""
         return self._definition
 
-    def newest_rows(self, since: int | None) -> Json:
-        """The newest row of each key; since: only what came after it."""
-        newest = self.observation.newest
-        return {
-            "key": newest.key,
-            "time": newest.time,
-            "spark": newest.number,
-            "total": newest.total,
-            "rows": newest.rows(since),
-        }
-
     def _parts(self, status: Json) -> list[str]:
         """The parts of the ledger in the order in which rows pass them; then those gone since."""
         ledger = status["ledger"]

@@ -12,7 +12,7 @@ from edge.dashboard.definition import shown
 from edge.dashboard.diagram import Diagram
 from edge.dashboard.history import HOURS, POINTS, Filling, Pace
 from edge.dashboard.hub import Warnings
-from edge.newest import MOST_KEYS, SPARK, Newest
+from edge.newest import MOST_KEYS, SPARK, Newest, Told
 from edge.observation import BOUNDS, Histogram, Observation, Timeline, quantile
 from edge.outbox.model import Commit, NewEntry, Parcel
 from edge.pipeline import load, loads
@@ -24,10 +24,8 @@ def read(device: Sequence[str], v: Sequence[float | None]) -> pl.DataFrame:
     return rows(device=device, v=v)
 
 
-def seen(newest: Newest, since: int | None = None) -> dict[str, tuple[Any, list[Any]]]:
-    return {
-        row["key"][0]: (row["values"]["v"], row["spark"]) for row in reversed(newest.rows(since))
-    }
+def seen(told: Told, since: int | None = None) -> dict[str, tuple[Any, list[Any]]]:
+    return {row["key"][0]: (row["values"]["v"], row["spark"]) for row in reversed(told.rows(since))}
 
 
 def test_the_newest_row_of_a_key_wins_and_its_line_grows() -> None:
@@ -36,9 +34,9 @@ def test_the_newest_row_of_a_key_wins_and_its_line_grows() -> None:
     newest.add(read(["a", "b", "a"], [1.0, 2.0, 3.0]))
     newest.look()
     newest.add(read(["b"], [4.0]))
-    newest.look()
-    assert seen(newest) == {"a": (3.0, [3.0]), "b": (4.0, [2.0, 4.0])}
-    assert [row["key"] for row in newest.rows()] == [("b",), ("a",)]  # heard of last, first
+    told = newest.tell(1)
+    assert seen(told) == {"a": (3.0, [3.0]), "b": (4.0, [2.0, 4.0])}
+    assert [row["key"] for row in told.rows()] == [("b",), ("a",)]  # heard of last, first
 
 
 def test_batches_are_looked_at_once_a_second_and_none_of_a_trickle_is_missed() -> None:
@@ -46,11 +44,13 @@ def test_batches_are_looked_at_once_a_second_and_none_of_a_trickle_is_missed() -
     newest = Newest(clock, ["device"], "ts")
     newest.add(read(["a"], [1.0]))
     clock.advance(0.5)
-    newest.add(read(["b"], [2.0]))
-    assert newest.rows() == []
+    newest.add(read(["b", "c"], [2.0, 3.0]))
     clock.advance(0.6)
-    newest.add(read(["c"], [3.0]))
-    assert [*seen(newest)] == ["a", "b", "c"]
+    newest.add(read(["c"], [4.0]))
+    clock.advance(0.1)
+    newest.add(read(["c"], [5.0]))
+    lines = {key: line for key, (_, line) in seen(newest.tell(1)).items()}
+    assert lines == {"a": [1.0], "b": [2.0], "c": [4.0, 5.0]}
 
 
 def test_a_line_and_the_number_of_keys_are_bounded() -> None:
@@ -58,23 +58,30 @@ def test_a_line_and_the_number_of_keys_are_bounded() -> None:
     for number in range(SPARK + 5):
         newest.add(read(["a"], [float(number)]))
         newest.look()
-    assert seen(newest)["a"][1] == [float(n) for n in range(5, SPARK + 5)]
+    assert seen(newest.tell(1))["a"][1] == [float(n) for n in range(5, SPARK + 5)]
     names = [f"d{n}" for n in range(MOST_KEYS)]
     newest.add(read(names, [0.0] * MOST_KEYS))
-    newest.look()
-    assert newest.total == MOST_KEYS
-    assert "a" not in seen(newest)
+    told = newest.tell(2)
+    assert told.total == MOST_KEYS
+    assert "a" not in seen(told)
 
 
 def test_only_what_is_new_since_a_moment_is_given() -> None:
     newest = Newest(HandClock(), ["device"], "ts")
+    newest.add(read(["b"], [0.0]))
+    newest.look()
     newest.add(read(["a", "b"], [1.0, 2.0]))
-    newest.look()
-    newest.moment = 2
+    first = newest.tell(1)
     newest.add(read(["b"], [3.0]))
-    newest.look()
-    assert [*seen(newest, 1)] == ["b"]
-    assert newest.rows(2) == []
+    assert seen(newest.tell(2), 1) == {"b": (3.0, [3.0])}
+    for value in (4.0, 5.0):
+        newest.add(read(["b"], [value]))
+        newest.look()
+    third = newest.tell(3)
+    assert seen(third, 2) == {"b": (5.0, [4.0, 5.0])}
+    assert seen(third, 1) == {"b": (5.0, [3.0, 4.0, 5.0])}  # who could not take the second
+    assert third.rows(3) == []
+    assert seen(first) == {"a": (1.0, [1.0]), "b": (2.0, [0.0, 2.0])}  # as it was told
 
 
 def test_nulls_rows_without_keys_and_changing_columns_are_shown_too() -> None:
@@ -83,14 +90,13 @@ def test_nulls_rows_without_keys_and_changing_columns_are_shown_too() -> None:
     newest.look()
     newest.add(read(["a", None], [2.0, None]))  # type: ignore[list-item]
     newest.add(rows(device=["a"], other=["x"]))
-    newest.look()
-    lines = {row["key"][0]: row["spark"] for row in newest.rows()}
+    lines = {row["key"][0]: row["spark"] for row in newest.tell(1).rows()}
     assert lines == {"a": [None, None], None: [1.0, None]}
     nameless = Newest(HandClock(), [], "ts")
     for value in (1, 2):
         nameless.add(rows(n=[0, value]))
         nameless.look()
-    (row,) = nameless.rows()
+    (row,) = nameless.tell(1).rows()
     assert (row["key"], row["values"], row["spark"]) == ((), {"n": 2}, [1.0, 2.0])
 
 
@@ -98,8 +104,7 @@ def test_a_batch_without_rows_or_numbers_is_no_trouble() -> None:
     newest = Newest(HandClock(), ["device"], "ts")
     newest.add(read([], []).cast({"device": pl.String, "v": pl.Float64}))
     newest.add(rows(device=["a"], word=["x"]))
-    newest.look()
-    (row,) = newest.rows()
+    (row,) = newest.tell(1).rows()
     assert (row["values"], row["spark"]) == ({"word": "x"}, [None])
 
 

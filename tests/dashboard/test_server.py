@@ -58,7 +58,8 @@ async def test_the_first_event_is_whole_and_later_ones_have_what_is_new(tmp_path
         async with events(plant) as reader:
             last, first = await next_event(reader)
             assert first["partial"] is False
-            assert len(first["pipelines"][0]["newest"]["rows"]) == 3
+            before = lines(first)
+            assert {*before} == {"d0", "d1", "d2"}
             plant.write([{"ts": 1_700_000_090_000, "device": "d1", "temp": 99.0}])
             rows: list[Any] = []
             while not rows:
@@ -66,6 +67,9 @@ async def test_the_first_event_is_whole_and_later_ones_have_what_is_new(tmp_path
                 rows = later["pipelines"][0]["newest"]["rows"]
             assert later["partial"] is True
             assert [row["values"]["temp"] for row in rows] == [99.0]
+            assert lines(later) == {"d1": [99.0]}
+            whole = lines((await plant.get("state")).json())
+            assert whole == before | {"d1": [*before["d1"], 99.0]}
         plant.write([{"ts": 1_700_000_091_000, "device": "d2", "temp": 98.0}])
         async with events(plant, last) as reader:
             rows = []
@@ -73,7 +77,13 @@ async def test_the_first_event_is_whole_and_later_ones_have_what_is_new(tmp_path
                 _, resumed = await next_event(reader)
                 rows = resumed["pipelines"][0]["newest"]["rows"]
             assert resumed["partial"] is True
-            assert [row["key"] for row in rows] == [["d2"]]
+            assert lines(resumed) == {"d2": [98.0]}
+
+
+def lines(state: Any) -> dict[str, list[float]]:
+    """The points of each key's line."""
+    (pipeline,) = state["pipelines"]
+    return {row["key"][0]: row["spark"] for row in pipeline["newest"]["rows"]}
 
 
 @in_loop

@@ -273,6 +273,29 @@ def test_a_value_far_off_its_line_is_marked(browser: Browser) -> None:
         assert view.page.locator("#keys .odd [role=rowheader]").all_inner_texts() == ["press-1"]
 
 
+def test_a_line_goes_on_with_the_points_that_are_new(browser: Browser) -> None:
+    state = states.calm()
+    before = states.pipeline(state)["newest"]["rows"][1]
+    new = [19.5, 24.5]
+    later, anew = deepcopy(state), deepcopy(state)
+    later["partial"] = True
+    row = before | {"values": {"temp": new[-1], "status": "later"}, "spark": new}
+    states.pipeline(later)["newest"]["rows"] = [row]
+    row = before | {"values": {"status": "anew"}, "spark": [*before["spark"][len(new) :], *new]}
+    states.pipeline(anew)["newest"]["rows"][1] = row
+    with telling(state) as told, looking(browser, told.url) as view:
+        lines = view.page.locator("#keys .lines [role=row]")
+        drawn = lines.filter(has_text="press-1").locator("path")
+        first = drawn.get_attribute("d")
+        told.tell(later)
+        view.until("later", at="#keys")
+        longer = drawn.get_attribute("d")
+        assert lines.count() == 3
+        told.tell(anew)
+        view.until("anew", at="#keys")
+        assert drawn.get_attribute("d") == longer != first
+
+
 def test_it_is_reached_and_left_by_keyboard(browser: Browser) -> None:
     with telling(states.several()) as told, looking(browser, told.url) as view:
         view.page.keyboard.press("Tab")

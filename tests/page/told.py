@@ -85,6 +85,9 @@ class Told:
                     answer.wfile.write(data.encode())
                 except OSError:
                     return
+                if state["partial"]:  # told once
+                    for pipeline in state["pipelines"]:
+                        pipeline["newest"]["rows"] = []
 
 
 @contextmanager

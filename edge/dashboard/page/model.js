@@ -1,8 +1,9 @@
 // What the page knows: the last state, and the rows that came with it and with those before.
 
 const MOST = 5000; // keys, as the processor keeps them
+const POINTS = 30; // of a line, as the processor keeps them
 
-/** Keeps one entry per pipeline; states after the first bring only rows that are new. */
+/** Keeps one entry per pipeline; states after the first bring what is new of rows and lines. */
 export class Model {
   constructor() {
     this.state = null;
@@ -32,6 +33,7 @@ export class Model {
       rows.set(name, {
         ...row,
         name,
+        spark: [...(rows.get(name)?.spark ?? []), ...row.spark].slice(-POINTS),
         text: `${name} ${Object.values(row.values).join(" ")}`.toLowerCase(),
       });
     }
