@@ -296,6 +296,28 @@ def test_a_line_goes_on_with_the_points_that_are_new(browser: Browser) -> None:
         assert drawn.get_attribute("d") == longer != first
 
 
+AXES = """
+async () => {
+  const { amounts, hours } = await import("/page/outbox.js");
+  const noon = new Date(2026, 0, 1, 12).getTime() / 1000;
+  const times = [[0, 15], [0, 60]].map((all) => hours(all.map((after) => noon + after)));
+  const numbers = [[0, 500], [0, 2500, 7500, 10000], [0, 1500000]].map(amounts);
+  return [...times, ...numbers];
+}
+"""
+
+
+def test_the_labels_of_an_axis_are_of_one_kind(browser: Browser) -> None:
+    with telling(states.calm()) as told, looking(browser, told.url) as view:
+        assert view.page.evaluate(AXES) == [
+            ["12:00:00", "12:00:15"],
+            ["12:00", "12:01"],
+            ["0", "500"],
+            ["0", "2.5 k", "7.5 k", "10 k"],
+            ["0", "1.5 M"],
+        ]
+
+
 def test_it_is_reached_and_left_by_keyboard(browser: Browser) -> None:
     with telling(states.several()) as told, looking(browser, told.url) as view:
         view.page.keyboard.press("Tab")

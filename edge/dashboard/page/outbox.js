@@ -102,7 +102,7 @@ export class Course {
           rows: { range: (_, __, high) => [0, Math.max(high * 1.1, 10)] },
         },
         axes: [
-          { ...axis, space: 80, values: (_, times) => times.map((time) => hour(time)) },
+          { ...axis, space: 80, size: 36, gap: 8, values: (_, all) => hours(all) },
           {
             ...axis,
             scale: "bytes",
@@ -116,11 +116,11 @@ export class Course {
             side: 1,
             size: 62,
             grid: { show: false },
-            values: (_, all) => all.map((n) => shortly(n)),
+            values: (_, all) => amounts(all),
           },
         ],
         series: [
-          { label: "Time", value: told((time) => hour(time, true)) },
+          { label: "Time", value: told(hour) },
           {
             label: "On disk",
             scale: "bytes",
@@ -177,13 +177,18 @@ export class Course {
 /** What the legend says: the point below the cursor, else the newest. */
 const told = (words) => (plot, n, series) => words(n ?? plot.data[series].at(-1));
 
-function hour(seconds, exact = false) {
+function hour(seconds, exact = true) {
   const at = new Date(seconds * 1000);
-  const parts =
-    exact || at.getSeconds()
-      ? [at.getHours(), at.getMinutes(), at.getSeconds()]
-      : [at.getHours(), at.getMinutes()];
+  const parts = [at.getHours(), at.getMinutes(), ...(exact ? [at.getSeconds()] : [])];
   return parts.map((part) => String(part).padStart(2, "0")).join(":");
 }
 
-const shortly = (n) => (n >= 1e6 ? `${n / 1e6} M` : n >= 1e4 ? `${n / 1e3} k` : String(n));
+/** Times along an axis: all with seconds, or none. */
+export const hours = (all) => all.map((time) => hour(time, all.some((each) => each % 60)));
+
+/** Numbers along an axis: all in the unit of the largest. */
+export function amounts(all) {
+  const most = Math.max(...all);
+  const [unit, word] = most >= 1e6 ? [1e6, " M"] : most >= 1e4 ? [1e3, " k"] : [1, ""];
+  return all.map((n) => (n ? `${(n / unit).toLocaleString("en")}${word}` : "0"));
+}
