@@ -34,10 +34,13 @@ class Picture:
         self._diagram = Diagram(runner.pipeline)
         self._definition = shown(runner.pipeline, secrets)
         self._looking: asyncio.Task[Json] | None = None
+        self._connected: object = None  # the source, and since when
+        self._since: float | None = None
 
     async def sample(self) -> None:
         """Once a second: what rates and the course of the outbox are made of."""
         self.pace.look()
+        self._told_source()
         if self._filling.due(self._clock.now() / 1e6):
             await self.look()
 
@@ -95,7 +98,7 @@ class Picture:
             "seen": self.seen_at,
             "waits_for": self.runner.processing.waits_for,
             "silence": round(self.runner.silence(), 1),
-            "source": dict(self.source()),
+            "source": self._told_source(),
             "flow": self._diagram.drawn(
                 status["ledger"], self.pace.rates(), self._problems(links, status)
             ),
@@ -122,6 +125,15 @@ class Picture:
     def definition(self) -> str | None:
         """Its text, with secrets masked."""
         return self._definition
+
+    def _told_source(self) -> Json:
+        """What the source says of itself, with since when it is connected or not."""
+        said = dict(self.source())
+        if "connected" not in said:
+            return said
+        if said["connected"] != self._connected:
+            self._connected, self._since = said["connected"], self._clock.now() / 1e6
+        return said | {"since": self._since}
 
     def _parts(self, status: Json) -> list[str]:
         """The parts of the ledger in the order in which rows pass them; then those gone since."""

@@ -112,10 +112,10 @@ def fetch(
             return Answer(error.code, error.headers, error.read())
 
 
-def definition(folder: Path) -> Pipeline:
+def definition(folder: Path, text: str = DEFINITION) -> Pipeline:
     (folder / "in").mkdir(exist_ok=True)
     file = folder / "press.yaml"
-    file.write_text(DEFINITION.replace("PORT", str(free_port())))
+    file.write_text(text.replace("PORT", str(free_port())))
     pipeline = load(file)
     return pipeline.model_copy(
         update={"outbox": pipeline.outbox.model_copy(update={"path": folder / "outbox"})}
@@ -123,9 +123,9 @@ def definition(folder: Path) -> Pipeline:
 
 
 @asynccontextmanager
-async def running(folder: Path, **options: Any) -> AsyncIterator[Plant]:
+async def running(folder: Path, text: str = DEFINITION, **options: Any) -> AsyncIterator[Plant]:
     """A real runner and a real server, until the block ends."""
-    pipeline = definition(folder)
+    pipeline = definition(folder, text)
     runner = Runner(pipeline)
     dashboard = Dashboard(settings("127.0.0.1:0", **options), secrets_of([pipeline], {}))
     beside: asyncio.Task[None] = asyncio.create_task(dashboard([runner]))

@@ -13,12 +13,24 @@ from typing import Any
 import pytest
 
 from edge.dashboard.picture import Json
+from tests.broker import Broker
 from tests.dashboard.plant import Plant, running
+from tests.loop import in_loop
 
 EXAMPLE = Path(__file__).with_name("state.json")
 ROWS = [
     {"ts": 1_700_000_000_000 + 1000 * n, "device": f"d{n % 3}", "temp": 20.0 + n} for n in range(30)
 ]
+
+LISTENS = """
+edge: 1
+name: press
+source:
+  mqtt: {url: URL, topics: [t]}
+sinks:
+  lake:
+    file: {path: out}
+"""
 
 
 def has_settled(pipeline: Json) -> bool:
@@ -140,6 +152,21 @@ def test_a_link_that_is_down_says_why_and_when_it_tries_again(pipeline: Any) -> 
     assert down["why"] in {each["why"] for each in down["timeline"]}
     assert up["last_delivery"] >= up["since"] - 1
     assert (up["state"], up["why"], up["next_try"]) == ("up", None, None)
+
+
+@in_loop
+async def test_a_source_is_told_with_since_when_it_is_connected_or_not(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "broker")
+    async with running(tmp_path, LISTENS.replace("URL", broker.url)) as plant:
+        never = await plant.until(lambda pipeline: pipeline["source"]["connected"] is False)
+        await asyncio.to_thread(broker.start)
+        try:
+            found = await plant.until(lambda pipeline: pipeline["source"]["connected"])
+        finally:
+            broker.kill()
+        lost = await plant.until(lambda pipeline: not pipeline["source"]["connected"])
+    times = [each["source"]["since"] for each in (never, found, lost)]
+    assert times == sorted({*times})
 
 
 def test_no_secret_is_in_the_state(state: Any) -> None:

@@ -380,7 +380,7 @@ RULES: dict[str, tuple[Callable[[Any, float], object], str, str]] = {
     "disk hangs": (lambda p, now: p.update(seen=now - 40), "has not answered for", "Not what"),
     "no broker": (
         lambda p, _: p["source"].update(connected=False, url="mqtt://x", problem="refused"),
-        "Nothing comes in: no connection to mqtt://x: refused.",
+        "Nothing comes in: no connection to mqtt://x.",
         "No.",
     ),
     "dropped": (lost("dropped"), "7 rows were dropped: why.", "Yes: 7 rows."),
@@ -417,6 +417,18 @@ def test_every_rule_says_what_and_whether_data_is_lost(browser: Browser) -> None
             told.tell(changed(change))
             view.until(what, f"Is data lost? {whether}")
             assert not {"undefined", "NaN"} & set(view.text("body").split()), name
+
+
+def test_a_source_that_is_away_is_told_with_since_when_and_why(browser: Browser) -> None:
+    problem = "mqtt://x: refused; does it run?"
+    state = changed(
+        lambda p, now: p["source"].update(
+            connected=False, url="mqtt://x", problem=problem, since=now - 600
+        )
+    )
+    with telling(state) as told, looking(browser, told.url) as view:
+        text = view.until("no connection to mqtt://x. Since", "10 min ago")
+        assert text.endswith("The reason given refused; does it run?")
 
 
 ADVICE = {

@@ -38,7 +38,7 @@ export function place(p, sink) {
 const down = (p) => Object.entries(p.links).filter(([, link]) => link.state === "down");
 const waiting = (p) => Object.values(p.sinks).reduce((sum, sink) => sum + sink.buffered_rows, 0);
 const share = (p) => (p.outbox.max_bytes ? (p.outbox.bytes ?? 0) / p.outbox.max_bytes : 0);
-const dot = (text) => text.replace(/[\s.]*$/, ".");
+const dot = (text) => (/\?$/.test(text) ? text : text.replace(/[\s.]*$/, "."));
 
 function unwell(p) {
   if (p.running && p.healthy) return null;
@@ -145,16 +145,18 @@ function passed(p, now) {
 function source(p) {
   if (p.source.connected !== false && !p.source.problem) return null;
   if (!p.running) return null;
-  const why = p.source.problem ? `: ${p.source.problem}` : "";
+  const away = p.source.connected === false;
+  const url = p.source.url ?? "the source";
+  const why = p.source.problem ?? "";
   const mqtt = p.flow.stages[0]?.kind === "mqtt";
   return {
     level: "bad",
     id: "source",
-    since: null,
-    what:
-      p.source.connected === false
-        ? dot(`Nothing comes in: no connection to ${p.source.url ?? "the source"}${why}`)
-        : dot(`The source has a problem${why}`),
+    since: away ? p.source.since : null,
+    what: away
+      ? `Nothing comes in: no connection to ${url}.`
+      : dot(`The source has a problem: ${why}`),
+    why: away ? why.replace(`${url}: `, "") : null,
     lost: mqtt
       ? "Not if the broker keeps messages for a client that is away (QoS 1 and a queue without limit); it sends them when the connection is back."
       : "No. What is not read stays where it is.",
