@@ -78,6 +78,7 @@ class Hub:
         self._closed = False
         self._texts: dict[int | None, tuple[int, bytes]] = {}
         self._values: Json = {}
+        self._drawn = False  # the state shows what was seen last
         self._told: list[Told] = []
 
     async def run(self) -> None:
@@ -123,14 +124,22 @@ class Hub:
             self._stale = False
             await asyncio.gather(*(picture.look() for picture in self.pictures))
             self._looked = now
-            self._number += 1
-            self._told = [each.observation.newest.tell(self._number) for each in self.pictures]
-            self._texts = {}
-            self._values = self._masked(self._all())
+            self._drawn = False
+
+    def _draw(self) -> None:
+        """Make the state of what was seen last; metrics do without it."""
+        if self._drawn:
+            return
+        self._drawn = True
+        self._number += 1
+        self._told = [each.observation.newest.tell(self._number) for each in self.pictures]
+        self._texts = {}
+        self._values = self._masked(self._all())
 
     async def state(self) -> bytes:
         """The whole state, at most a second old."""
         await self.look()
+        self._draw()
         return (await self._text(None))[1]
 
     async def events(self, last: str | None) -> AsyncIterator[bytes]:
@@ -144,6 +153,7 @@ class Hub:
             yield b"retry: 1000\n\n"
             while not self._closed:
                 await self.look()
+                self._draw()
                 since, text = await self._text(since)
                 id = f"{self._epoch}-{since}".encode()
                 yield b"id: " + id + b"\nevent: state\ndata: " + text + b"\n\n"

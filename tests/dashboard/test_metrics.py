@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from edge.dashboard.metrics import CONTENT_TYPE, Metrics
 from edge.secrets import Secrets
 from tests.dashboard.plant import running
 from tests.dashboard.test_state import settled
+from tests.loop import in_loop
+from tests.scripted import HandClock
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml"
 LABELS = {"pipeline", "sink", "stage", "counter", "le", "version"}
@@ -78,6 +81,18 @@ def test_there_is_no_series_per_key_topic_or_reason(families: dict[str, Any]) ->
 
 def test_a_pipeline_that_waits_for_its_outbox_has_metrics_too() -> None:
     assert b"edge_info" in Metrics(Hub([], Secrets()).pictures).text()
+
+
+@in_loop
+async def test_a_scrape_makes_no_state() -> None:
+    clock = HandClock()
+    hub = Hub([], Secrets(), clock)
+    for _ in range(3):
+        await hub.look()
+        clock.advance(10)
+    async with aclosing(hub.events(None)) as events:
+        assert (await anext(events)).startswith(b"retry")
+        assert re.match(rb"id: \w+-1\n", await anext(events))
 
 
 def test_every_alert_asks_for_metrics_that_exist_and_says_what_to_do(
