@@ -63,25 +63,39 @@ outbox: {{max_size: {self.max_size}}}
 
 def dataset(folder: Path, rows: Path, results: Path, windows: bool) -> Path:
     """A definition that reads the file `rows` and writes NDJSON files below `results`."""
-    path = folder / "dataset.yaml"
+    return _files(
+        folder, "dataset", f"{{path: {rows}}}", WINDOWS if windows else OPERATORS, results
+    )
+
+
+def followed(folder: Path, rows: Path, results: Path) -> Path:
+    """The same without windows, of every file that comes into the folder `rows`; rolled at once."""
+    source = f"{{path: {rows}, follow: true}}"
+    return _files(folder, "followed", source, OPERATORS, results, f"    roll: {AT_ONCE}")
+
+
+def _files(
+    folder: Path, name: str, source: str, operators: str, results: Path, roll: str = ""
+) -> Path:
+    path = folder / f"{name}.yaml"
     path.write_text(f"""\
 edge: 1
-name: dataset
+name: {name}
 source:
-  dataset:
-    path: {rows}
+  dataset: {source}
 record:
   format: json
   time: ts
   key: device
   fields:
 {ROW_FIELDS}
-{WINDOWS if windows else OPERATORS}
+{operators}
 sinks:
   results:
     file:
       path: {results}
       format: ndjson
+{roll}
 outbox: {{max_size: 2GiB}}
 """)
     return path

@@ -34,6 +34,10 @@ class Outbox:
         """Rows committed for the sink `lake` so far."""
         return self._count("sink:lake", "appended")
 
+    def delivered(self, sink: str) -> int:
+        """Rows that have arrived at `sink` so far."""
+        return self._count(f"sink:{sink}", "delivered")
+
     def buffered(self) -> Buffered:
         """Rows and bytes that wait now."""
         return Buffered(

@@ -93,10 +93,10 @@ def spoil(number: int, good: bytes) -> bytes:
             return good.replace(b'"ok"', b'"\xff\xfe"', 1)
 
 
-def rows(count: int) -> Iterator[bytes]:
-    """The first `count` lines of the dataset, 114 bytes each."""
+def rows(count: int, first: int = 0) -> Iterator[bytes]:
+    """`count` lines of the dataset from number `first` on, 114 bytes each."""
     noise = random.Random(2)
-    for number in range(count):
+    for number in range(first, first + count):
         yield (
             b'{"ts":%d,"device":"plant-1-press-%03d","seq":%d,"status":"%b","temperature":%.2f,'
             b'"humidity":%.1f}\n'

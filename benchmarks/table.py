@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.broker import mosquitto_version
@@ -48,9 +48,14 @@ class Row(NamedTuple):
     @property
     def ratio(self) -> float | None:
         """Median of the ratios, each taken within one round: the machine drifts between rounds."""
+        return median(self.ratios) if self.ratios else None
+
+    @property
+    def ratios(self) -> list[float]:
+        """Value / baseline of each round; empty without a baseline."""
         if not self.values or not self.baselines or not all(self.baselines):
-            return None
-        return median(a / b for a, b in zip(self.values, self.baselines, strict=True))
+            return []
+        return [a / b for a, b in zip(self.values, self.baselines, strict=True)]
 
     @property
     def verdict(self) -> str:
@@ -65,6 +70,7 @@ class Row(NamedTuple):
         return "pass" if reached else "miss"
 
 
+_MANY = 10  # rounds
 _HEAD = ("benchmark", "broker", "measured", "value", "baseline", "ratio", "bar", "")
 
 
@@ -109,17 +115,26 @@ def describe_machine(folder: Path) -> dict[str, Any]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     return (
         row.benchmark,
         row.broker,
         row.measure,
         "" if row.value is None else f"{_number(row.value)} {row.unit}",
         f"{row.baseline} {_number(median(row.baselines))}" if row.baselines else "",
-        ratio,
+        _ratio(row.ratios),
         _bar(row),
         row.verdict,
     )
+
+
+def _ratio(ratios: Sequence[float]) -> str:
+    """The median; of many rounds with its quartiles, and as fine as they let it be."""
+    if not ratios:
+        return ""
+    if len(ratios) < _MANY:
+        return f"{median(ratios):.2f}"
+    low, middle, high = quantiles(ratios, n=4)
+    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
 def _bar(row: Row) -> str:

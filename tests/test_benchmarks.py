@@ -104,6 +104,13 @@ def test_the_table_shows_value_ratio_bar_and_verdict(tmp_path: Path) -> None:
     assert written["rows"][0]["values"] == [90, 80, 100]
 
 
+def test_a_ratio_of_many_rounds_is_shown_with_its_quartiles() -> None:
+    values = [1.01, 0.99, 1.0, 1.04, 1.02, 1.015, 1.005, 0.98, 1.03, 1.01, 1.0]
+    row = Row("a", "CPU", "µs", values, "off", [1.0] * 11, Bar("at most", 1.02, "ratio"))
+    assert "| 1.010 (1.000-1.020) |" in render([row], {"kind": "x86_64"})
+    assert row.verdict == "pass"
+
+
 def test_readings_of_simulated_time_are_those_that_mqtt_brings(tmp_path: Path) -> None:
     bound = load(Definition("bench", 1, 1).write(tmp_path)).bind(Clock())
     assert readings(0, 0).schema == bound.source_columns
