@@ -1,12 +1,14 @@
 """What is answered over HTTP, to whom, and that it never stands in the way of the rows."""
 
 import asyncio
+import http.client
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +51,29 @@ async def next_event(reader: asyncio.StreamReader) -> tuple[str, Any]:
             number = line[4:].strip()
         if line.startswith("data: "):
             return number, json.loads(line[6:])
+
+
+def _times(url: str, count: int) -> list[float]:
+    """Seconds until each of `count` answers on one connection was there."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
+    times = []
+    for _ in range(count):
+        began = time.monotonic()
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+        times.append(time.monotonic() - began)
+    connection.close()
+    return times
+
+
+@in_loop
+async def test_an_answer_does_not_wait_until_its_head_is_acknowledged(tmp_path: Path) -> None:
+    async with running(tmp_path) as plant:
+        url = plant.dashboard.url
+        assert url
+        times = await asyncio.to_thread(_times, url, 60)
+    delayed_ack = 0.04  # Linux's shortest; the first ones on a connection come at once
+    assert min(times[-20:]) < delayed_ack, times
 
 
 @in_loop
