@@ -99,7 +99,7 @@ class Dashboard:
         address = self._settings.host, self._settings.port
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         listener = socket.create_server(address, family=family)
-        # Else the rest of an answer waits 40 ms until its head is acknowledged. Accepted sockets have
+        # Else the rest of an answer waits 40 ms until its head is acknowledged. Those accepted have
         # it from here: asyncio sets it only where the protocol was named.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
