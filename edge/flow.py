@@ -12,7 +12,8 @@ from edge.codec import pack, rows_as_json
 from edge.errors import DataError, TooManyFailures
 from edge.expression import rows_where
 from edge.operators import Lost, Operator
-from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered
+from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered, Rolled
+from edge.outcome import Moment, Outcome
 from edge.pipeline import Bound
 from edge.tap import Tap
 
@@ -40,55 +41,28 @@ class Lane(NamedTuple):
     columns: pl.Schema
 
 
-class Moment(NamedTuple):
-    """ending: a finite source has ended, so what operators hold back comes out. elapsed:
-    microseconds since the last time they were told; 0: they are not told now. salvaged: rows that
-    operators made of memory from before their options changed, by name."""
-
-    ending: bool = False
-    elapsed: int = 0
-    salvaged: Mapping[str, pl.DataFrame] = {}
-
-
-class Outcome(NamedTuple):
-    """What one batch came to: its part of the outbox's next commit."""
-
-    entries: list[NewEntry]
-    counts: Counter[tuple[str, str]]
-    memory: list[Remembered]
-    losses: list[Loss]
-    rejects: list[Reject]
-
-    @classmethod
-    def nothing(cls) -> "Outcome":
-        """To begin with."""
-        return cls([], Counter(), [], [], [])
-
-    def add(self, other: "Outcome") -> None:
-        """What came after it."""
-        self.entries.extend(other.entries)
-        self.counts.update(other.counts)
-        self.memory.extend(other.memory)
-        self.losses.extend(other.losses)
-        self.rejects.extend(other.rejects)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to commit."""
-        return not any(self)
-
+RollAhead = Callable[[pl.DataFrame, int], Rolled | None]
+"""Makes parcels of rows that are not committed yet, given their bytes; None: not now."""
+Ahead = Mapping[str, RollAhead]
+"""By sink; none for those whose rows always become entries first."""
 
 _NOW = Moment()
+_NEVER: Ahead = {}
 
 
 class Flow:
     """The operators of one pipeline and what they remember. Used by one thread at a time."""
 
     def __init__(
-        self, bound: Bound, wants_whole: Callable[[str], bool], tap: Tap | None = None
+        self,
+        bound: Bound,
+        wants_whole: Callable[[str], bool],
+        tap: Tap | None = None,
+        ahead: Ahead = _NEVER,
     ) -> None:
         """wants_whole tells for which names the log of changes has grown too long."""
         self._tap = tap or Tap(bound.pipeline)
+        self._ahead = ahead
         rejected = bound.pipeline.rejected
         self._common = [
             Step(f"common/{stage.name}", stage.operator, stage.shape) for stage in bound.common
@@ -130,13 +104,17 @@ class Flow:
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        return self.process_apart([frame], moment)
+        return self._pieces([frame], moment, self._ahead)
 
-    def process_apart(self, pieces: Sequence[pl.DataFrame], moment: Moment = _NOW) -> Outcome:
+    def process_apart(self, pieces: Sequence[pl.DataFrame]) -> Outcome:
         """As `process` of one batch, of which every piece gets entries of its own."""
+        return self._pieces(pieces, _NOW, _NEVER)
+
+    def _pieces(self, pieces: Sequence[pl.DataFrame], moment: Moment, ahead: Ahead) -> Outcome:
         outcome = Outcome.nothing()
         for piece in pieces:
-            outcome.add(self._rows(piece, moment._replace(salvaged=self._salvaged)))
+            moment = moment._replace(salvaged=self._salvaged)
+            outcome.add(self._rows(piece, moment, ahead))
             self._salvaged = {}
         outcome.memory.extend(self._changes())
         outcome.losses.extend(self._reset)
@@ -216,14 +194,14 @@ class Flow:
         for lane in (*self._lanes, *self._beside.values(), *rejected):
             yield from lane.steps
 
-    def _rows(self, frame: pl.DataFrame, moment: Moment) -> Outcome:
+    def _rows(self, frame: pl.DataFrame, moment: Moment, ahead: Ahead = _NEVER) -> Outcome:
         outcome = Outcome.nothing()
         beside: dict[str, list[pl.DataFrame]] = {}
         self._tap.see("source", frame)
         rows = _run(self._common, frame, moment, outcome, beside, self._tap)
         packed: dict[tuple[str, ...], bytes] = {}
         for lane in self._lanes:
-            self._deliver(lane, rows, moment, outcome, beside, packed)
+            self._deliver(lane, rows, moment, outcome, beside, packed, ahead.get(lane.sink))
         for sink, lane in self._beside.items():
             given = beside.pop(sink, None) or [lane.columns.to_frame()]
             self._deliver(lane, pl.concat(given), moment, outcome, beside)
@@ -240,6 +218,7 @@ class Flow:
         outcome: Outcome,
         beside: dict[str, list[pl.DataFrame]],
         packed: dict[tuple[str, ...], bytes] | None = None,
+        ahead: RollAhead | None = None,
     ) -> None:
         """Append the rows of one lane; what goes to several lanes as it is, is packed once."""
         result = _run(lane.steps, rows, moment, outcome, beside, self._tap)
@@ -251,13 +230,16 @@ class Flow:
         drop = tuple(lane.drop)
         if self._tap.wants(stage := f"sink:{lane.sink}"):
             self._tap.see(stage, _without(result, drop))
+        size = int(result.estimated_size())
+        if ahead and (rolled := ahead(_without(result, drop), size)):
+            outcome.rolled.append(rolled)
+            return
         packed = {} if packed is None else packed
         body = packed.get(drop) if result is rows else None
         if body is None:
             body = pack(_without(result, drop))
             if result is rows:
                 packed[drop] = body
-        size = int(result.estimated_size())
         outcome.entries.append(NewEntry(lane.sink, result.height, size, body))
 
     def _changes(self) -> list[Remembered]:

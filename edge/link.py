@@ -7,16 +7,14 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
-import polars as pl
-
 from edge.clock import Clock
-from edge.codec import pack, unpack
 from edge.component import format_duration
 from edge.errors import LinkDown, OutboxFull, TooLarge
 from edge.observation import Observation, Timeline
 from edge.outbox import Outbox
 from edge.outbox.model import Entry, NewEntry, Parcel, Priority, Refusal
 from edge.outbox.packed import sent_size
+from edge.roller import Roller
 from edge.sinks import Encoded, Receipt, Roll, Sink
 
 log = logging.getLogger("edge.link")
@@ -80,8 +78,8 @@ class Link:
         self._draining = False
         self._stopping = False
         self._outbox = outbox
-        self._path = path
         self._roll = roll
+        self.roller = Roller(name, sink, outbox, path, roll.size)
         self._order = order
         self._priority = priority
         self._live_share = live_share
@@ -98,9 +96,12 @@ class Link:
         self._ahead = 0  # parcels rolled for which nothing was sent yet
         self._work = asyncio.Event()
 
-    def appended(self) -> None:
-        """New rows were committed; a link that rolls within a second looks at once."""
-        if self._roll.every < timedelta(seconds=IDLE):
+    def appended(self, rolled: bool = False) -> None:
+        """New rows were committed; a link that rolls within a second looks at once.
+
+        rolled: they are parcels already.
+        """
+        if rolled or self._roll.every < timedelta(seconds=IDLE):
             self._work.set()
 
     def drain(self) -> None:
@@ -180,7 +181,7 @@ class Link:
         if not entries:
             return False
         try:
-            encoded, rest, count = await asyncio.to_thread(self._encode, entries)
+            encoded, rest, count = await asyncio.to_thread(self.roller.encode, entries, self._part)
             await self._outbox.call(
                 "roll", self.name, entries[:count], encoded.parcels, encoded.refused, rest
             )
@@ -221,25 +222,6 @@ class Link:
         else:
             return False
         return True
-
-    def _encode(self, entries: Sequence[Entry]) -> tuple[Encoded, NewEntry | None, int]:
-        """Entries as one frame with its row ids, then as the sink's parcels; how many of them."""
-        frames = _alike(entries)
-        frame = pl.concat(frames, how="diagonal_relaxed")
-        prefix = f"{self._path}/{self._outbox.id}-"
-        sequence = pl.col("edge_sequence")
-        ids = frame.select(
-            pl.concat_str(pl.lit(prefix), sequence.cast(pl.String)).alias("edge_id"),
-            pl.exclude("edge_sequence"),
-        )
-        count = max(1, ids.height // self._part) if len(frames) == 1 else ids.height
-        encoded = self.sink.encode(ids.head(count))
-        if encoded.rest is None and count == ids.height:
-            return encoded, None, len(frames)
-        over = [] if encoded.rest is None else [encoded.rest]
-        rest = _without_id(pl.concat([*over, ids.slice(count)]))
-        left = NewEntry(self.name, rest.height, int(rest.estimated_size()), pack(rest))
-        return encoded, left, len(frames)
 
     async def _take(self) -> list[Parcel]:
         """What goes next: one parcel as a probe while the way is shut, else what a send takes.
@@ -344,35 +326,3 @@ class Link:
         self._try_at = self._clock.steady() + delay
         self.timeline.failed(delay)
         return delay
-
-
-def _alike(entries: Sequence[Entry]) -> list[pl.DataFrame]:
-    """The rows of the first entries, as many as agree on the type of every column.
-
-    Others come from before a change of the definition; as one type they would not be what they
-    were, or cannot be one at all.
-    """
-    frames: list[pl.DataFrame] = []
-    kinds: dict[str, pl.DataType] = {}
-    for entry in entries:
-        frame = _with_sequence(entry)
-        given = {name: kind for name, kind in frame.schema.items() if kind != pl.Null}
-        if any(kinds.get(name, kind) != kind for name, kind in given.items()):
-            break
-        kinds |= given
-        frames.append(frame)
-    return frames
-
-
-def _with_sequence(entry: Entry) -> pl.DataFrame:
-    frame = unpack(entry.body)
-    if "edge_sequence" in frame.columns:
-        return frame
-    sequence = pl.int_range(entry.first, entry.first + frame.height, dtype=pl.Int64, eager=True)
-    return frame.with_columns(sequence.alias("edge_sequence"))
-
-
-def _without_id(frame: pl.DataFrame) -> pl.DataFrame:
-    """A frame left over from a rolling: the sequence out of `edge_id` as a column of its own."""
-    tail = pl.col("edge_id").str.split("-").list.last().cast(pl.Int64)
-    return frame.select(pl.exclude("edge_id"), tail.alias("edge_sequence"))

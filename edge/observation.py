@@ -120,8 +120,8 @@ class Observation:
     def committed(self, commit: Commit, took: float) -> None:
         """What became durable, and in how many seconds."""
         self.counts.update(commit.counts)
-        for entry in commit.entries:
-            self.counts[sink_part(entry.sink), "appended"] += entry.rows
+        for sink, rows in commit.appended().items():
+            self.counts[sink_part(sink), "appended"] += rows
         self.commits.add(took)
 
     def sent(self, sink: str, parcels: Sequence[Parcel]) -> None:

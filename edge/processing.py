@@ -9,9 +9,10 @@ import polars as pl
 from edge.clock import Clock
 from edge.component import in_thread, off_loop
 from edge.errors import DataError, FileFault, TooManyFailures
-from edge.flow import Flow, Moment, Outcome
+from edge.flow import Ahead, Flow
 from edge.outbox import Outbox
 from edge.outbox.model import Reject
+from edge.outcome import Moment, Outcome
 from edge.pipeline.binding import Bound
 from edge.rejected import Failures, as_rows
 from edge.tap import Tap
@@ -32,7 +33,13 @@ class Processing:
     """
 
     def __init__(
-        self, bound: Bound, outbox: Outbox, clock: Clock, tap: Tap, patient: bool = False
+        self,
+        bound: Bound,
+        outbox: Outbox,
+        clock: Clock,
+        tap: Tap,
+        ahead: Ahead,
+        patient: bool = False,
     ) -> None:
         """patient: rows wait for a file that an operator needs; `waits_for` says for which."""
         self.waits_for = bound.missing
@@ -43,6 +50,7 @@ class Processing:
         self._outbox = outbox
         self._clock = clock
         self._tap = tap
+        self._ahead = ahead
         self._flow: Flow | None = None
         self._failures = Failures(bound.pipeline.name, clock)
         if bound.missing:
@@ -158,7 +166,7 @@ class Processing:
         """
         if self._flow is not None:
             return self._flow
-        flow = Flow(self._bound, self._outbox.wants_whole, self._tap)
+        flow = Flow(self._bound, self._outbox.wants_whole, self._tap, self._ahead)
         await self._restore(flow)
         if self._bound.source_columns is not None:
             self._flow = flow

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from edge.clock import Clock
 from edge.errors import DefinitionError, OutboxFull, TooLarge, TooManyFailures
-from edge.flow import Moment, Outcome
 from edge.link import Bandwidth, Link
 from edge.observation import Observation
 from edge.outbox import Outbox
-from edge.outbox.model import Commit, Reject, Remembered
+from edge.outbox.model import Reject, Remembered
+from edge.outcome import Moment, Outcome
 from edge.pipeline import Pipeline
 from edge.pipeline.binding import kind_of
 from edge.processing import Processing
@@ -61,7 +61,9 @@ class Runner:
         self._ended = False
         self.tap = Tap(pipeline)
         self.observation: Observation | None = None
-        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, patient)
+        # Rows of now are made durable first, and rolled when there is time.
+        ahead = {n: link.roller.ahead for n, link in self.links.items() if self._source.finite}
+        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, ahead, patient)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None
@@ -312,9 +314,7 @@ class Runner:
 
         Raises TooLarge for what is divisible and had better be divided.
         """
-        entries, counts, memory, losses, rejects = outcome
-        commit = Commit(entries, position, memory, counts, rejects, losses)
-        pause = 0.1
+        commit, pause = outcome.commit(position), 0.1
         while True:
             began = self._clock.steady()
             try:
@@ -326,6 +326,7 @@ class Runner:
                 if not self.waits_for_room:
                     log.warning("%s", full)
                 self.waits_for_room = True
+                commit = commit.unrolled()
                 pause = UPKEEP
                 self._progressed = self._clock.steady()
             except Exception as error:
@@ -337,9 +338,9 @@ class Runner:
             log.info("outbox %s: has room again, intake goes on", self._folder)
         if self.observation is not None:
             self.observation.committed(commit, self._clock.steady() - began)
-        self._tell_of(rejects)
-        for name in {entry.sink for entry in entries}:
-            self.links[name].appended()
+        self._tell_of(commit.rejects)
+        for name in commit.appended():
+            self.links[name].appended(rolled=bool(commit.rolled))
 
     def _tell_of(self, rejects: Sequence[Reject]) -> None:
         """In the log and to those who look, once it is durable."""

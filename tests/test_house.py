@@ -30,6 +30,7 @@ LAYERS = [
     {"flow", "rejected"},
     {"tap"},
     {"pipeline", "link", "promises"},
+    {"outcome", "roller"},
     {"sources", "operators", "sinks"},
     {"table"},
     {"mqtt", "aws", "lines", "dataset"},

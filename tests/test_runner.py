@@ -37,7 +37,10 @@ def pipeline(folder: Path, source: Source, sink: FlakySink, **options: Any) -> P
         name="press",
         site="osaka",
         source=source,
-        sinks={"lake": Branch(sink=sink), **options.pop("sinks", {})},
+        sinks={
+            "lake": Branch(sink=sink, roll=options.pop("roll", {})),
+            **options.pop("sinks", {}),
+        },
         outbox={"path": folder / "outbox"},
         **options,
     )
@@ -96,7 +99,8 @@ def test_every_sink_gets_its_own_rows(tmp_path: Path) -> None:
         assert sorted(got) == sorted(expected)
 
 
-def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["1B", "8MiB"], ids=["rolled ahead", "as entries"])
+def test_a_crash_anywhere_changes_nothing(tmp_path: Path, size: str) -> None:
     batches = [rows(v=[number, number + 1]) for number in range(0, 10, 2)]
     script = [
         CRASH,
@@ -110,8 +114,25 @@ def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
         CRASH,
     ]
     sink = FlakySink.of("ok", "down", "half", "ok")
-    asyncio.run(finish(pipeline(tmp_path, ScriptedSource.of(*script), sink)))
+    definition = pipeline(tmp_path, ScriptedSource.of(*script), sink, roll={"size": size})
+    asyncio.run(finish(definition))
     assert sorted(values(sink)) == list(range(10))
+
+
+def test_rows_that_fill_a_parcel_are_never_an_entry(tmp_path: Path) -> None:
+    source = ScriptedSource.of(rows(v=[1, 2, 3]), rows(v=[4]))
+
+    async def go() -> list[list[tuple[int, int]]]:
+        runner = Runner(pipeline(tmp_path, source, FlakySink.of(), roll={"size": "64B"}))
+        await runner.open()
+        while await runner.step():
+            pass
+        parcels = await runner.outbox.call("take_parcels", "lake", 10)
+        entries = await runner.outbox.call("take_entries", "lake", 100)
+        await runner.close()
+        return [[(each.first, each.rows) for each in some] for some in (parcels, entries)]
+
+    assert asyncio.run(go()) == [[(1, 3)], [(4, 1)]]
 
 
 def test_rows_that_fail_are_set_aside_and_their_neighbours_go_on(tmp_path: Path) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-import polars as pl
 
 from edge.clock import Clock
 from edge.dataset.find import Found
 from edge.dataset.identity import beginning, is_packed, is_same, trace_of_columns, trace_of_text
-from edge.dataset.rows import FileFormat, RowReader, Rows
+from edge.dataset.rows import FileFormat, RowReader, Rows, joined
 from edge.dataset.traces import SURE, Trace, Traces
 from edge.dataset.watch import EVERY, File, Lost, Names, Patience, Watch, warn_of_loss
 
@@ -107,7 +106,7 @@ class Follower:
                 if now < until and self._is_little(held):
                     continue
             if held:
-                yield _joined(held)
+                yield joined(held)
                 held = []
             if isinstance(step, Idle):
                 yield step
@@ -267,15 +266,6 @@ class Follower:
         if quiet < doubt:
             self._watch.put_off(name, file, file.since + doubt)
         return quiet < doubt
-
-
-def _joined(pieces: Sequence[Rows]) -> Rows:
-    """One piece of several; where no row is read yet, a frame may have no columns."""
-    if len(pieces) == 1:
-        return pieces[0]
-    frames = [each.frame for each in pieces if each.frame.width] or [pieces[0].frame]
-    rejects = [reject for each in pieces for reject in each.rejects]
-    return pieces[-1]._replace(frame=pl.concat(frames, how="diagonal_relaxed"), rejects=rejects)
 
 
 def _is_object(text: bytes) -> bool:

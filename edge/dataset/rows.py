@@ -43,6 +43,15 @@ class Rows(NamedTuple):
     damaged: bool = False
 
 
+def joined(pieces: Sequence[Rows]) -> Rows:
+    """One piece of several; where no row is read yet, a frame may have no columns."""
+    if len(pieces) == 1:
+        return pieces[0]
+    frames = [each.frame for each in pieces if each.frame.width] or [pieces[0].frame]
+    rejects = [reject for each in pieces for reject in each.rejects]
+    return pieces[-1]._replace(frame=pl.concat(frames, how="diagonal_relaxed"), rejects=rejects)
+
+
 def format_of(name: str, rotated: bool = False) -> FileFormat | None:
     """What the ending of a file's name tells; rotated: also that of `app.csv.1`, `app.csv-2024`."""
     packed = name.endswith(PACKED)

@@ -11,7 +11,8 @@ from edge.codec import rows_as_json, unpack
 from edge.errors import DefinitionError
 from edge.examples.compare import Difference, compare
 from edge.examples.steps import Failure, play
-from edge.flow import Flow, Moment
+from edge.flow import Flow
+from edge.outcome import Moment
 from edge.pipeline import Pipeline
 from edge.pipeline.example import REJECTED, Example
 from edge.pipeline.given import Giver, as_row

@@ -34,12 +34,12 @@ def admit(file: OutboxFile, commit: Commit, divisible: bool) -> Admitted:
     Entries of anything else for which an empty outbox would be too small are turned away, the
     largest first.
     """
-    entries, rest = commit.entries, _rest_bytes(commit)
-    _mark_tight(file, False)
+    entries, rest = commit.entries, rest_bytes(commit)
+    mark_tight(file, False)
     stored = _within_shares(file, entries, divisible)
     fits = _find_room(file, need(stored, rest), losing=[])
     if not fits:
-        _mark_tight(file, True)
+        mark_tight(file, True)
     too_large: set[int] = set()
     if not fits and divisible:
         _refuse_large(file, stored, rest)
@@ -129,9 +129,10 @@ def need(entries: Sequence[NewEntry], rest: int) -> int:
     return cost(sum(len(entry.body) for entry in entries) + rest, len(entries))
 
 
-def _rest_bytes(commit: Commit) -> int:
-    """Bytes that a commit writes beside its entries: memory, position, rejects."""
+def rest_bytes(commit: Commit) -> int:
+    """Bytes that a commit writes beside its entries: parcels, memory, position, rejects."""
     size = sum(len(piece.body) + 200 for piece in commit.memory) + len(commit.position or b"")
+    size += sum(len(parcel.body) + 1000 for each in commit.rolled for parcel in each.parcels)
     size += sum(len(item.payload) + 400 for item, _ in ledger.keepable(commit.rejects))
     return size + 400 * len(commit.losses)
 
@@ -184,7 +185,8 @@ def _within_share(file: OutboxFile, sink: str, size: int, divisible: bool) -> bo
     return enough()
 
 
-def _mark_tight(file: OutboxFile, tight: bool) -> None:
+def mark_tight(file: OutboxFile, tight: bool) -> None:
+    """Note for every sink whether there was no room for more."""
     for buffer in file.buffers.values():
         buffer.tight = tight
 

@@ -1,6 +1,7 @@
 """What goes into the outbox and what comes out of it."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -84,6 +85,21 @@ class Parcel(NamedTuple):
     time: int = 0
 
 
+class Rolled(NamedTuple):
+    """Rows of one batch for one sink that were rolled before they are committed.
+
+    The parcels hold for the outbox of that id while its next row gets the number `first`. entry:
+    makes an entry of the rows, should that have changed, or should there be no room for parcels.
+    """
+
+    sink: str
+    outbox: str
+    first: int
+    rows: int
+    parcels: Sequence[Parcel]
+    entry: Callable[[], NewEntry]
+
+
 class Divided(NamedTuple):
     """What became of the rows of one parcel, where not all of them fared alike.
 
@@ -142,6 +158,7 @@ class Commit(NamedTuple):
         `("common/filter", "filtered"): 12`. Rows appended per sink are counted by the outbox.
     rejects: kept for `edge outbox` within bounds; each is also listed as a loss.
     losses: lines of the list of losses only; their counters are in `counts`.
+    rolled: what comes as parcels, of sinks that have nothing in `entries`.
     """
 
     entries: Sequence[NewEntry] = ()
@@ -150,6 +167,23 @@ class Commit(NamedTuple):
     counts: Mapping[tuple[str, str], int] = {}
     rejects: Sequence[Reject] = ()
     losses: Sequence[Loss] = ()
+    rolled: Sequence[Rolled] = ()
+
+    def unrolled(self) -> "Commit":
+        """The same with entries only."""
+        if not self.rolled:
+            return self
+        made = [each.entry() for each in self.rolled]
+        return self._replace(entries=[*made, *self.entries], rolled=())
+
+    def appended(self) -> Mapping[str, int]:
+        """The rows that it adds, by sink."""
+        rows: Counter[str] = Counter()
+        for entry in self.entries:
+            rows[entry.sink] += entry.rows
+        for rolled in self.rolled:
+            rows[rolled.sink] += rolled.rows
+        return rows
 
 
 class Kept(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from edge.clock import Clock
 from edge.errors import OutboxFull
-from edge.outbox import division, inspection, ledger, memory, quarantine, rolling
-from edge.outbox.admission import admit
+from edge.outbox import ahead, division, inspection, ledger, memory, quarantine, rolling
+from edge.outbox.admission import Admitted, admit
 from edge.outbox.buffer import Buffer
 from edge.outbox.disk import Slowness
 from edge.outbox.file import OutboxFile
@@ -44,8 +44,8 @@ class Outbox:
     """Entries, parcels, memory, position and ledger of one pipeline, in one SQLite file.
 
     Every method runs on one thread at a time: await `call` from the event loop. Only `id`, `depth`,
-    `wants_whole`, `can_remember` and `next_sequence` never touch the file and may be used from
-    anywhere.
+    `wants_whole`, `can_remember`, `next_sequence` and `has_entries` never touch the file and may be
+    used from anywhere.
     """
 
     def __init__(
@@ -129,27 +129,33 @@ class Outbox:
         outbox would be too small are counted as dropped.
         """
         file, now = self._file, self._clock.now()
-        admitted = admit(file, commit, divisible)
+        if ahead.takes(file, commit):
+            admitted = Admitted(commit.entries, ())
+        else:
+            commit = commit.unrolled()
+            admitted = admit(file, commit, divisible)
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> int:
             counts: Counter[tuple[str, str]] = Counter(commit.counts)
+            next_parcel = ahead.append(db, file, commit, now)
             for number, new in enumerate(admitted.stored, file.numbers.entry):
                 file.buffers[new.sink].append(db, new, number, now)
-            for new in commit.entries:
-                counts[ledger.sink_part(new.sink), "appended"] += new.rows
+            for sink, rows in appended.items():
+                counts[ledger.sink_part(sink), "appended"] += rows
             for new, reason in admitted.turned_away:
                 gone = file.buffers[new.sink].turn_away(new, reason)
                 ledger.note(db, new.sink, "dropped", [gone], now)
             self._write_state(db, commit, now)
             ledger.add(db, counts)
+            return next_parcel
 
-        began = file.clock.steady()
-        file.write(work)
+        began, appended = file.clock.steady(), commit.appended()
+        file.numbers.parcel = file.write(work)
         self._slowness.since(began)
         file.numbers.entry += len(commit.entries)
         file.memory.wrote(commit.memory)
-        for new in commit.entries:
-            buffer = file.buffers[new.sink]
+        for sink in appended:
+            buffer = file.buffers[sink]
             if buffer.oldest is None and buffer.rows:
                 buffer.oldest = now
 
@@ -303,6 +309,10 @@ class Outbox:
     def settled_below(self, sink: str) -> int:
         """Every row of the sink with a sequence number below this one is settled."""
         return self._file.read(self._file.buffers[sink].settled_below)
+
+    def has_entries(self, sink: str) -> bool:
+        """Whether rows of the sink wait that were not rolled yet."""
+        return bool(self._file.buffers[sink].entries)
 
     def next_sequence(self, sink: str) -> int:
         """The sequence number that the sink's next row will get."""

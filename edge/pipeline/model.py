@@ -240,7 +240,9 @@ class Pipeline(Options):
     def batching(self) -> Batch:
         """When a source hands over."""
         size = min(Batch().bytes, self.outbox.max_size // 16)
-        return Batch(self.batch.rows, self.batch.wait.total_seconds(), size)
+        parcel = min((branch.rolling().size for branch in self.sinks.values()), default=0)
+        wait = self.batch.wait.total_seconds()
+        return Batch(self.batch.rows, wait, size, min(size, parcel * 3 // 4))
 
     def fault(self, place: Place, message: str) -> Fault:
         """A fault at `place`, with file and line where the definition came from a file."""

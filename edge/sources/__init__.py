@@ -67,12 +67,14 @@ class Batch(NamedTuple):
     """When a batch is handed over: at `rows` rows, or `wait` seconds after its first row came.
 
     bytes: at about so many it is handed over in any case, so that its rows, as they came, always
-    have room in an outbox.
+    have room in an outbox. parcel: with what operators may add to them so many make a parcel; rows
+    of a source that comes to an end go together up to that.
     """
 
     rows: int = 10_000
     wait: float = 0.05
     bytes: int = 16 * 2**20
+    parcel: int = 0
 
 
 class Source(Component):

@@ -20,7 +20,7 @@ from edge.dataset.follow import Follower, Idle, Together
 from edge.dataset.identity import is_same, trace_at
 from edge.dataset.place import Place, first_bytes, without_first
 from edge.dataset.replay import Pace, Replay
-from edge.dataset.rows import FORMATS, PACKED, FileFormat, RowReader, Rows, format_of
+from edge.dataset.rows import FORMATS, PACKED, FileFormat, RowReader, Rows, format_of, joined
 from edge.dataset.steps import BEAT, in_steps
 from edge.dataset.traces import Traces
 from edge.dataset.watch import Names, Patience
@@ -125,8 +125,8 @@ class DatasetSource(Source):
     ) -> pl.Schema | None:
         """Prepare to read; touches no file.
 
-        Batches follow blocks of 3 MiB; small pieces of files that are followed go together as
-        `batch` says.
+        Batches consist of blocks of 3 MiB, as many as make a parcel; small pieces of files that are
+        followed go together as `batch` says.
         """
         del identity
         self._record, self._stream, self._batch, self._clock = record, stream, batch, clock
@@ -160,16 +160,13 @@ class DatasetSource(Source):
 
     async def _followed(self, start: Place | None) -> AsyncGenerator[Arrival | None, None]:
         """Rows for ever. start: where a run that did not follow came to."""
-        patience = Patience(
-            self.settle.total_seconds(),
-            self.finished.total_seconds(),
-            self.forget.total_seconds(),
-        )
+        waits = (self.settle, self.finished, self.forget)
+        patience = Patience(*(each.total_seconds() for each in waits))
         folder = self._stream.folder
         finder = Finder(folder, self.path, lambda name: self._form_of(name) is not None)
         names = Names(folder, finder, self._form_of)
         # Half: a whole block may come behind what is held.
-        rows, wait, size = self._batch
+        rows, wait, size, _ = self._batch
         together = Together(rows, wait, size // 2)
         self._follower = Follower(
             names, patience, self._reader, self._traces, together, self._clock
@@ -241,9 +238,13 @@ class DatasetSource(Source):
     ) -> AsyncGenerator[Arrival | None, None]:
         """Rows from `start` to the end of the last file."""
         place = start
+        held: list[Rows] = []
         steps: AsyncGenerator[Rows | Place | None, None] = in_steps(self._steps(start))
         async with aclosing(steps):
             async for step in steps:
+                if held and place and (pace or not self._go_together(held, step)):
+                    yield _arrival(joined(held), place.as_json())
+                    held = []
                 if step is None:
                     yield None
                 elif isinstance(step, Place):
@@ -252,11 +253,22 @@ class DatasetSource(Source):
                     before, place = place, place.behind(step)
                     rows, place = without_first(step, before.skip, place)
                     if pace is None or not rows.frame.height:
-                        yield _arrival(rows, place.as_json())
+                        held.append(rows)
                         continue
                     async with aclosing(self._paced(rows, before, place, pace)) as parts:
                         async for part in parts:
                             yield part
+        if held and place:
+            yield _arrival(joined(held), place.as_json())
+
+    def _go_together(self, held: Sequence[Rows], step: Rows | Place | None) -> bool:
+        """Whether what comes next still belongs to what is held: together they fill a parcel."""
+        if not isinstance(step, Rows):
+            return False
+        pieces = (*held, step)
+        size = sum(each.frame.estimated_size() for each in pieces)
+        size += sum(len(reject.payload) for each in pieces for reject in each.rejects)
+        return size <= self._batch.parcel
 
     def _steps(self, start: Place | None) -> Generator[Rows | Place | None, None, None]:
         """The rows of all files, those of each behind the place where they begin."""

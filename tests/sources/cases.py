@@ -98,6 +98,14 @@ def _case(path: str, prepare: Callable[[Path], None]) -> Case:
     return Case("dataset", path, prepare, lambda folder: bound(DatasetSource(path=path), folder))
 
 
+def _together() -> Case:
+    """Blocks of 1 kB, as many as hold 3 kB once they are columns."""
+    batch = SINGLE._replace(parcel=3000)
+    case = _text("ndjson", ndjson)
+    build = lambda folder: bound(DatasetSource(path=case.title), folder, batch=batch)  # noqa: E731
+    return case._replace(title="together", build=build)
+
+
 def _replay() -> Case:
     """Parts of some 50 rows, several out of each block."""
     case = _text("ndjson", timed)
@@ -121,6 +129,7 @@ CASES = [
     _text("csv", csv),
     _text("csv.gz", csv),
     _case("*.parquet", _parquet),
+    _together(),
     _replay(),
     _followed(_text("ndjson", ndjson)),
     _followed(_text("csv", csv)),

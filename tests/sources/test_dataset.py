@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import edge.lines
 from edge.codec import Record, Reject
 from edge.errors import DefinitionError
 from edge.lines import zstd
-from edge.sources import Arrival
+from edge.sources import Arrival, Batch
 from edge.sources.dataset import DatasetSource
 from tests.sources.cases import RECORD, bound, csv, ndjson
 
@@ -174,6 +175,40 @@ def test_a_line_longer_than_a_block_comes_alone(
     assert numbers == [[*range(7)], [7], [*range(8, 20)]]
 
 
+def test_blocks_that_make_a_parcel_come_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    for name in "ab":
+        (tmp_path / f"{name}.ndjson").write_bytes(ndjson(range(500)))
+    singly = read(bound(DatasetSource(path="."), tmp_path))
+    most = 3 * max(each.frame.estimated_size() for each in singly)
+    batch = Batch(parcel=int(most) + 3 * 100)
+    arrivals = read(bound(DatasetSource(path="."), tmp_path, batch=batch))
+    sizes = [each.frame.estimated_size() for each in arrivals]
+    assert len(singly) > 2.5 * len(arrivals)
+    assert max(sizes) <= batch.parcel
+    for what in (
+        lambda read: [n for each in read for n in each.frame["n"].to_list()],
+        lambda read: [reject for each in read for reject in each.rejects],
+    ):
+        assert what(arrivals) == what(singly)
+    # What is read of one file never waits for the next.
+    places = [json.loads(each.position or b"") for each in arrivals]
+    assert [place["file"] for place in places] == sorted(place["file"] for place in places)
+    ends = [place for place, after in pairwise(places) if place["file"] != after["file"]]
+    assert [end["offset"] for end in ends] == [len(ndjson(range(500)))]
+
+
+def test_rejects_count_for_what_comes_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.lines, "BLOCK", 1000)
+    (tmp_path / "a.ndjson").write_bytes(b"oops oops\n" * 1000)
+    arrivals = read(bound(DatasetSource(path="."), tmp_path, batch=Batch(parcel=2000)))
+    assert {len(each.rejects) for each in arrivals} == {200}
+
+
 def test_a_file_that_grew_is_read_on(tmp_path: Path) -> None:
     file = tmp_path / "a.ndjson"
     file.write_bytes(b'{"n":1}\n')
@@ -280,11 +315,14 @@ READ_IN_PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from tests.sources.cases import bound
+from edge.sources import Batch
 from edge.sources.dataset import DatasetSource
 
 async def main():
     rows = 0
-    async for arrival in bound(DatasetSource(path=sys.argv[2]), Path(sys.argv[1])).arrivals(None):
+    batch = Batch(parcel=6 * 2**20)
+    source = bound(DatasetSource(path=sys.argv[2]), Path(sys.argv[1]), batch=batch)
+    async for arrival in source.arrivals(None):
         rows += arrival.frame.height if arrival else 0
     # Not ru_maxrss: that is at least what the test runner had when it started this process.
     status = Path("/proc/self/status").read_text()
