@@ -23,13 +23,14 @@ class Running(NamedTuple):
     """A consumer at work.
 
     seen: the messages that are safe (or written, or read) so far; results: the rows it made of
-    them, None if it makes none.
+    them, None if it makes none; tried: whether it has come to what it does only later, and once.
     """
 
     process: Process
     seen: Callable[[], int]
     results: Callable[[], int] | None = None
     close: Callable[[], None] = lambda: None
+    tried: Callable[[], bool] = lambda: True
 
 
 class Task(NamedTuple):
@@ -68,7 +69,7 @@ def start_edge(definition: Definition, folder: Path, *arguments: str) -> Running
     """`edge run` on a definition, its state in `folder`."""
     outbox = Outbox(folder / definition.name)
     process = edge_process(folder, "run", *arguments, str(definition.write(folder)))
-    return Running(process, outbox.read, outbox.appended, outbox.close)
+    return Running(process, outbox.read, outbox.appended, outbox.close, outbox.tried)
 
 
 def edge_process(folder: Path, *arguments: str) -> Process:

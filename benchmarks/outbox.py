@@ -47,6 +47,10 @@ class Outbox:
             )
         )
 
+    def tried(self) -> bool:
+        """Whether the link has made up its mind, be it up or down."""
+        return bool(self._ask("SELECT count(link_since) FROM sink")[0])
+
     def close(self) -> None:
         """Let go of the file: whoever closes it last truncates the WAL, and that is the owner."""
         if self._database:

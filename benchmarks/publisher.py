@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from benchmarks.broker import Broker
@@ -39,15 +40,17 @@ def publish(number: int, body: bytes, qos: int, devices: int = DEVICES) -> bytes
     return bytes([0x30 | qos << 1]) + _length(len(rest)) + rest
 
 
-@lru_cache(maxsize=2)
-def packets(count: int, qos: int, bad_every: int = 0) -> Packets:
-    """The first `count` readings as packets; one in `bad_every` is no reading (0: all are)."""
-    bad = set(range(1, count, bad_every)) if bad_every else set()
+@lru_cache(maxsize=3)
+def packets(count: int, qos: int, bad_every: int = 0, first: int = 0) -> Packets:
+    """`count` readings, from number `first` on; one in `bad_every` is none (0: all are)."""
+    numbers = range(first, first + count)
+    bad = set(numbers[1::bad_every]) if bad_every else set()
+    bodies = islice(payloads(first + count), first, None)
     made = [
         publish(n, spoil(n, body) if n in bad else body, qos)
-        for n, body in enumerate(payloads(count))
+        for n, body in zip(numbers, bodies, strict=True)
     ]
-    results = sum(passes(n) and n not in bad for n in range(count))
+    results = sum(passes(n) and n not in bad for n in numbers)
     return Packets(b"".join(made), count, len(made[0]), qos, results)
 
 
@@ -56,6 +59,13 @@ def flooding(broker: Broker, stream: Packets) -> Iterator[None]:
     """Publish `stream` as fast as the broker takes it while the block runs."""
     with _publishing(lambda link, stop: _flood(link, stream, stop), broker):
         yield
+
+
+def flood(broker: Broker, stream: Packets) -> None:
+    """Publish all of `stream` as fast as the broker takes it."""
+    with broker.connect() as link:
+        _hello(link)
+        _flood(link, stream, threading.Event())
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def test_every_reading_has_the_length_the_rows_are_named_after() -> None:
     assert {len(payload) for payload in payloads(1000)} == {PAYLOAD}
     assert {len(row) for row in rows(1000)} == {ROW}
     assert packets(10, 0).size == PUBLISH
+    assert packets(10, 1).data + packets(5, 1, first=10).data == packets(15, 1).data
     assert all(json.loads(line) for line in [*payloads(1000), *rows(1000)])
 
 
