@@ -233,8 +233,8 @@ def test_ctrl_c_while_watched_tests_run_is_told_once(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys, time\n"
-        "print('here', file=sys.stderr, flush=True)\n"
         "try:\n"
+        "    print('here', file=sys.stderr, flush=True)\n"
         "    while True: time.sleep(0.05)\n"
         "finally: print('put away', file=sys.stderr, flush=True)\n"
     )
