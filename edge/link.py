@@ -73,13 +73,13 @@ class Link:
         """path is `<site>/<pipeline>/<sink>`, the part of every row's id before the outbox's."""
         self.name = name
         self.sink = sink
+        self.roller = Roller(name, sink, outbox, path, roll.size)
         self.up: bool | None = None
         self.observation: Observation | None = None
         self._draining = False
         self._stopping = False
         self._outbox = outbox
         self._roll = roll
-        self.roller = Roller(name, sink, outbox, path, roll.size)
         self._order = order
         self._priority = priority
         self._live_share = live_share

@@ -1,4 +1,4 @@
-"""Rows that come as parcels: they were rolled before they are committed and never are an entry."""
+"""Rows that come as parcels, rolled before they are committed: stored so where that is right."""
 
 import sqlite3
 from collections import Counter

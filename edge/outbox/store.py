@@ -123,7 +123,8 @@ class Outbox:
     def commit(self, commit: Commit, divisible: bool = False) -> None:
         """Write everything that one batch changes, durably, or nothing of it.
 
-        Rows appended per sink, and a loss for every rejected payload, are counted here. Raises
+        Rows appended per sink, and a loss for every rejected payload, are counted here. Rows that
+        come as parcels become entries where they cannot be stored as they are. Raises
         OutboxFull when there is no room and the policy is `block`; TooLarge for what is `divisible`
         and would take too much of an empty outbox. Of what is not, entries for which an empty
         outbox would be too small are counted as dropped.
