@@ -51,6 +51,13 @@ def left(cloud: Cloud, queue: str = "plant") -> int:
     return sum(map(int, answer["Attributes"].values()))
 
 
+async def drain(reading: Reading, queue: Cloud) -> None:
+    """Steps until the queue is empty; a call that an earlier life left behind may repeat some."""
+    async with asyncio.timeout(40):
+        while left(queue):
+            await reading.step()
+
+
 @in_loop
 async def test_every_message_becomes_a_row_and_is_deleted_after_the_commit(queue: Cloud) -> None:
     send(queue, numbered(range(95)))
@@ -83,10 +90,9 @@ async def test_a_crash_before_the_delete_repeats_what_is_recognised(queue: Cloud
     async with reading.running():
         await reading.read(20, acknowledge=False)
     async with reading.running():
-        await reading.read(40)
+        await drain(reading, queue)
     assert sorted(reading.numbers) == list(range(20))
-    assert reading.redelivered == 20
-    assert left(queue) == 0
+    assert reading.redelivered >= 20
 
 
 @in_loop
@@ -100,7 +106,7 @@ async def test_a_crash_before_the_commit_repeats_everything_at_once(queue: Cloud
             pass
         reading.memory, reading.frames = committed, frames  # it never happened
     async with reading.running():
-        await reading.read(20)
+        await drain(reading, queue)
     assert sorted(reading.numbers) == list(range(20))
 
 
