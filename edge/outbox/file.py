@@ -300,6 +300,7 @@ class OutboxFile:
         except BaseException:
             self._undo()
             raise
+        self.room.wrote()
         self.stamp.note(self.id, self.buffers)
         return result
 
@@ -347,8 +348,8 @@ class OutboxFile:
         return more
 
     def checkpoint_step(self) -> None:
-        """Empty a WAL that has become long, before SQLite does."""
-        if self.room.wal_is_long():
+        """Empty a WAL that has become long before SQLite does, at a moment when that is cheap."""
+        if self.room.is_time_to_checkpoint(self.db):
             self.read(lambda _: self._at_the_reserve(checkpoint))
             self.room.wal_is_empty()
 

@@ -15,6 +15,8 @@ _PARCEL = 8 * 2**20  # of the reserve, beside the WAL: what rolling writes when 
 _WAL_LIMIT = 8 * 2**20
 _LARGE_WAL_LIMIT = 32 * 2**20
 _FIXED = 128 * 2**10  # tree and list pages that a transaction touches beside its rows
+_TOUCHED = 24 * 2**10  # of these a small one writes about so much
+_WORTHWHILE = 32  # bytes of the WAL for one that a checkpoint writes
 _SHRINK_BYTES = 2**20
 _SHRINKS = 8  # at a checkpoint, each a small transaction of its own
 _SEARCHED = 64 * 2**20  # SQLite searches all free bytes for each page that it takes out
@@ -56,6 +58,7 @@ class Room:
         self._file, self._wal, self._shm = (folder / (FILE + end) for end in ("", "-wal", "-shm"))
         self._left = 0  # bytes that certainly fit, by the last measurement
         self._measured = -_LOOK_AGAIN
+        self._asked = 0  # bytes that the next transaction may write
         self._written = 0  # bytes since the WAL was emptied, about
         self.aside = 0
         self.reserved = False
@@ -79,7 +82,7 @@ class Room:
         With plenty of room the disk is measured once a second: it costs a third of a small commit.
         """
         keep_reserve = leave is None
-        self._written += need - _FIXED // 2
+        self._asked = need
         takes = 3 * need  # pages, WAL and its index
         if keep_reserve and takes < self._left and time.monotonic() < self._measured + _LOOK_AGAIN:
             self._left -= takes
@@ -94,9 +97,21 @@ class Room:
         """Whether what does not fit now lacks no room because of a reader or of the disk."""
         return not size_of(self._wal) and self._ceiling() >= self.max_size
 
-    def wal_is_long(self) -> bool:
-        """Whether the WAL may soon be as long as it gets: then SQLite itself would empty it."""
-        return self._written > self.wal_limit * 3 // 4
+    def wrote(self) -> None:
+        """A transaction is in the WAL: what was last asked for."""
+        self._written += max(0, self._asked - _FIXED) + _TOUCHED
+        self._asked = 0
+
+    def is_time_to_checkpoint(self, db: sqlite3.Connection) -> bool:
+        """Whether the WAL is nearly as long as it gets, or holds little that is still in use.
+
+        Pages in use are written a second time, into the file; those freed by then are not.
+        """
+        if self._written < self.wal_limit // 4:
+            return False
+        return (
+            self._written > self.wal_limit * 3 // 4 or used_bytes(db) < self._written // _WORTHWHILE
+        )
 
     def wal_is_empty(self) -> None:
         """What was written so far is in the file."""

@@ -261,6 +261,8 @@ class Outbox:
         file.skip("parcel", file.write(work, need, leaving=True))
         self.release(sink, [*delivered, *reasons])
         self._left(buffer)
+        with suppress(sqlite3.Error):  # `tend` tries again, and tells
+            file.checkpoint_step()
 
     def divide(self, sink: str, parcels: Mapping[int, Divided]) -> None:
         """Settle parcels whose rows did not all fare alike, by id; raises OutboxFull."""

@@ -390,6 +390,19 @@ def test_what_came_and_went_is_not_written_into_the_file(
     assert file.stat().st_size < MIB
 
 
+def test_the_wal_is_emptied_when_a_delivery_has_left_little_to_move(
+    open_outbox: OpenOutbox, folder: Path
+) -> None:
+    outbox = open_outbox(limits=Limits(96 * MIB))
+    file, wal = folder / "outbox.sqlite", folder / "outbox.sqlite-wal"
+    for _ in range(30):
+        for _ in range(4):
+            outbox.commit(rows(250_000))
+        drain(outbox, "lake")
+        assert file.stat().st_size < MIB
+    assert wal.stat().st_size < 6 * MIB
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real ext4 file system of 48 MiB."""
