@@ -20,7 +20,7 @@ from benchmarks.table import Bar, Row
 NAME = "bench"
 """Of the pipeline that fills the outbox, and of the one that finds it."""
 _CHILD = """\
-from edge.cli import use_one_arena
+from edge.heap import use_one_arena
 
 use_one_arena()  # as `edge run` does, before anything else is loaded
 

@@ -1,18 +1,22 @@
 """Which AWS error means what, and clients that are made when, and as often as, they are needed."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+import orjson
 import pytest
 from botocore import exceptions as boto
+from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 
 from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code
 from edge.aws import service as aws
+from edge.aws.models import ModelFiles
 from edge.component import in_thread
 from edge.sinks.s3 import S3Sink
 from edge.sinks.sqs import SqsSink
@@ -361,3 +365,20 @@ def test_a_thread_hands_back_results_and_errors() -> None:
     assert asyncio.run(in_thread(lambda: 7)) == 7
     with pytest.raises(ZeroDivisionError):
         asyncio.run(in_thread(lambda: 1 // 0))
+
+
+@pytest.mark.parametrize("service", ["s3", "sqs", "sts", "cloudwatch"])
+def test_what_is_known_of_a_service_lacks_nothing_but_words(service: str) -> None:
+    """Of `endpoints`, rules and the model, with the same content as botocore itself reads."""
+    lean, full = (Loader(file_loader=files) for files in (ModelFiles(), None))
+    assert lean.load_data("endpoints") == full.load_data("endpoints")
+    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+        read = full.load_service_model(service, kind)
+        kept = lean.load_service_model(service, kind)
+        assert orjson.dumps(kept) == re.sub(
+            rb'"documentation":"(\\.|[^"\\])*"', b'"documentation":""', orjson.dumps(read)
+        )
+
+
+def test_a_missing_description_of_a_service_is_none() -> None:
+    assert ModelFiles().load_file("nowhere") is None

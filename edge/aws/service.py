@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr
 
+from edge import heap
 from edge.aws.frames import let_go, let_go_of_try
 from edge.aws.verdict import WebPage, rejects_credentials
 from edge.component import Component, in_thread
@@ -159,11 +160,14 @@ def _region_of_environment() -> str | None:
 def _new_session(profile: str | None, role_arn: str | None, region: str | None) -> Any:
     import boto3
 
+    from edge.aws.models import ModelFiles
+
     if role_arn is None:
         session = boto3.Session(profile_name=profile, region_name=region)
     else:
         source = _new_session(profile, None, region)
         session = boto3.Session(botocore_session=_assume(source, role_arn), region_name=region)
+    session._session.get_component("data_loader").file_loader = ModelFiles()
     _watch(session)
     return session
 
@@ -203,6 +207,7 @@ def _make_client(
     with _session_lock:
         client = session.client(service, endpoint_url=endpoint_url, config=_config(settings))
     client.meta.events.register(f"before-send.{service}", _send_in_pieces)
+    heap.give_back()  # reading the models has left 6 MB
     return client
 
 

@@ -1,7 +1,5 @@
 """The command line: `edge run`, `edge check`, `edge status` and the rest."""
 
-import contextlib
-import ctypes
 import logging
 import os
 import sys
@@ -9,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge import __version__, cpu
+from edge import __version__, cpu, heap
 from edge.cli import (
     definition,
     deploy,
@@ -27,9 +25,6 @@ from edge.cli.screen import WRONG, Commands, complain, put
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 the definition or arguments are wrong, 3 another
 process owns the outbox."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
-_BLOCKS = 32 * 2**20  # the most that glibc takes: blocks of a file are far smaller
 
 
 def application(styled: bool = False) -> typer.Typer:
@@ -83,7 +78,7 @@ def main() -> None:
     # Before polars is imported, which starts its threads then. Batches are small: more threads
     # cost memory and give nothing.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    use_one_arena()
+    heap.use_one_arena()
     application(styled=sys.stdout.isatty() and sys.stderr.isatty())(obj=leave)
 
 
@@ -102,19 +97,3 @@ def _check_processor() -> None:
             "or build the image with `edge image build --cpu compat`"
         )
         raise SystemExit(WRONG)
-
-
-def use_one_arena() -> None:
-    """Share freed memory between threads, which use large blocks in turn: 35 MB less are kept.
-
-    And keep what large blocks need between them: a file is read in a twentieth less time where the
-    kernel need not clear the same pages again and again.
-    """
-    # polars adds its own to this in the environment, which a process that started us handed down.
-    options = ["narenas:1", os.environ.get("_RJEM_MALLOC_CONF")]
-    os.environ["_RJEM_MALLOC_CONF"] = ",".join(filter(None, options))
-    with contextlib.suppress(AttributeError):  # musl has no arenas
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, _BLOCKS)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _BLOCKS)
