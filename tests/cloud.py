@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import boto3
+import moto.sqs.models
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_api._internal import moto_api_backend
@@ -364,7 +365,20 @@ def _size(entry: Any) -> int:
 _lenient_put = S3Response.put_object
 _racy_delete = Queue.delete_message
 _blind_receive = SQSBackend.receive_message
+_loose_extend = SQSBackend.change_message_visibility_batch
 _one_put = threading.Lock()
+_now = moto.sqs.models.unix_time_millis
+_moment = threading.local()
+
+
+@contextlib.contextmanager
+def _one_moment() -> Iterator[None]:
+    """Of moto's queues, for this thread: what shows again meanwhile shows after it."""
+    _moment.now = _now()
+    try:
+        yield
+    finally:
+        del _moment.now
 
 
 def _make_strict(cloud: Cloud) -> None:
@@ -383,10 +397,10 @@ def _make_strict(cloud: Cloud) -> None:
     def receive(backend: Any, queue: str, count: int, wait: int, *options: Any) -> Any:
         # A long poll of moto's never sees that a FIFO group is free again, takes messages for a
         # client that is gone, and two at once take both of one group. A group whose messages show
-        # again it gives from its last one on.
+        # again it gives from its last one on, also where they do so while it looks.
         ends = time.monotonic() + wait
         while True:
-            with cloud._taking:
+            with cloud._taking, _one_moment():
                 held = backend.get_queue(queue)
                 held.pending_messages.difference_update(held.messages)
                 found = _blind_receive(backend, queue, count, 0, *options)
@@ -394,7 +408,13 @@ def _make_strict(cloud: Cloud) -> None:
                 return found
             time.sleep(0.02)
 
+    def extend(backend: Any, queue: str, entries: Any) -> Any:
+        with cloud._taking:  # or a call takes the later half of a group
+            return _loose_extend(backend, queue, entries)
+
+    moto.sqs.models.unix_time_millis = lambda: getattr(_moment, "now", None) or _now()
     Queue.delete_message = delete  # type: ignore[method-assign]
+    SQSBackend.change_message_visibility_batch = extend  # type: ignore[method-assign]
     SQSBackend.receive_message = receive  # type: ignore[method-assign]
     SQSBackend.send_message_batch = send  # type: ignore[method-assign]
     S3Response.put_object = put  # type: ignore[method-assign]
