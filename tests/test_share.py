@@ -56,6 +56,7 @@ def test_each_row_of_the_share_arrives_once(cloud: Cloud, tmp_path: Path) -> Non
         outbox = tmp_path / "var" / "share-collector"
         return int(status(outbox, Clock().now())["rows_read"]) if outbox.exists() else 0
 
+    outside = [f"p{n}" for n in range(ROWS) if n % 7 > 5]
     with aggregator.running():
         with collector.running():
             write(tmp_path / "share", range(1000))
@@ -68,6 +69,6 @@ def test_each_row_of_the_share_arrives_once(cloud: Cloud, tmp_path: Path) -> Non
             cloud.mend()
             write(tmp_path / "share", range(2000, ROWS))
             until(lambda: len(arrived(cloud, "parts")) >= ROWS)
+            until(lambda: len(arrived(cloud, "outside")) >= len(outside))
     assert sorted(arrived(cloud, "parts")) == sorted(f"p{n}" for n in range(ROWS))
-    outside = [f"p{n}" for n in range(ROWS) if n % 7 > 5]
     assert sorted(arrived(cloud, "outside")) == sorted(outside)
