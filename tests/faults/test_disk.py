@@ -128,7 +128,7 @@ async def test_a_full_disk_stops_the_intake_until_there_is_room(
             plant.check()
             assert "has room again, intake goes on" in plant.said()
             until(lambda: (plant.outbox / "reserve").exists())
-            assert "disk" not in said_by_status(plant)
+            until(lambda: "disk" not in said_by_status(plant))
 
 
 @in_loop
@@ -207,4 +207,8 @@ async def test_a_missing_reserve_is_made_again(broker: Broker, tmp_path: Path) -
 
 
 def size_of(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    size = 0
+    for each in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # files come and go
+            size += each.stat().st_size if each.is_file() else 0
+    return size

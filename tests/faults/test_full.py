@@ -106,6 +106,11 @@ def some_wait(folder: Path) -> bool:
         return bool(db.execute(query).fetchone()[0])
 
 
+def all_delivered(folder: Path) -> bool:
+    sinks = "there", "here"
+    return all(of_sink(folder, sink).get("delivered_rows") == 600 for sink in sinks)
+
+
 def test_a_batch_too_large_for_a_commit_reaches_two_sinks_once(tmp_path: Path) -> None:
     """Killed while its rows wait, and again: the broker, not yet told, repeats all of it."""
     (tmp_path / "swell.py").write_text(SWELL)
@@ -118,10 +123,10 @@ def test_a_batch_too_large_for_a_commit_reaches_two_sinks_once(tmp_path: Path) -
         asyncio.run(send(broker, range(600)))
         for _ in range(2):
             with processor.running():
-                until(lambda: some_wait(tmp_path))
+                # A busy machine may look too late for some to wait: then it is killed idle.
+                until(lambda: some_wait(tmp_path) or all_delivered(tmp_path))
         with processor.running():
-            until(lambda: of_sink(tmp_path, "there")["delivered_rows"] == 600)
-            until(lambda: of_sink(tmp_path, "here")["delivered_rows"] == 600)
+            until(lambda: all_delivered(tmp_path))
             assert status(tmp_path)["ledger"]["source"]["taken"] == 600
             assert status(tmp_path)["imbalances"] == []
         there = {each.edge_id: each.payload for each in heard.heard() if each.topic == "there"}
