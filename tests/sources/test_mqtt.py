@@ -219,7 +219,7 @@ async def test_a_batch_ends_at_its_rows(broker: Broker) -> None:
 
 @in_loop
 async def test_a_batch_ends_at_its_bytes(broker: Broker) -> None:
-    intake = Intake(broker.url, qos=0, batch=Batch(10_000, 10.0, 2**20))
+    intake = Intake(broker.url, qos=0, batch=Batch(10_000, 2.0, 2**20))
     async with intake.running():
         await intake.connected()
         await send(broker, [bytes(50_000)] * 200, qos=0)
