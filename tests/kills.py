@@ -224,7 +224,7 @@ def run_mqtt(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
         with processor.running() as process:
             until(lambda: _drained(folder, len(given)), 300)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, processor.tail()
+            assert process.wait(60) == 0, processor.tail()
     return _verdict(cloud, kills, given, ended=False)
 
 
@@ -237,7 +237,7 @@ def _publish(port: int, given: list[Row], seconds: float) -> None:
         info = client.publish(f"p/{row['device']}", json.dumps(row), qos=1)
         if number % 100 == 0:
             time.sleep(seconds * 100 / len(given))
-    info.wait_for_publish(60)
+    info.wait_for_publish(600)
     client.disconnect()
     client.loop_stop()
 
@@ -257,9 +257,9 @@ def run_sqs(folder: Path, cloud: Cloud, kills: int, seed: int) -> Verdict:
             sender.join()
         with processor.running() as process:
             # One group: ten messages at a time, and the most of them are left to this life.
-            until(lambda: not cloud.waiting(FIFO) and _drained(folder, len(given)), 120 + 6 * kills)
+            until(lambda: not cloud.waiting(FIFO) and _drained(folder, len(given)), 300 + 6 * kills)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, processor.tail()
+            assert process.wait(60) == 0, processor.tail()
     return _verdict(cloud, kills, given, ended=False)
 
 

@@ -53,7 +53,7 @@ class Processor:
         return self.said()[-3000:]
 
 
-def until(happened: Callable[[], object], seconds: float = 120.0) -> None:
+def until(happened: Callable[[], object], seconds: float = 300.0) -> None:
     """Look again and again; raises TimeoutError when it does not happen."""
     deadline = time.monotonic() + seconds
     while not happened():

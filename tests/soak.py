@@ -38,8 +38,8 @@ MOST = 240_000
 PAD = 900
 """Bytes of noise in each reading, which no compression makes smaller: the outbox shall get full."""
 CAP = 32 * 2**20
-GRACE = 15.0
-PATIENCE = 120.0
+GRACE = 60.0
+PATIENCE = 300.0
 """Seconds in which something must be taken or delivered, once all is well."""
 PERSISTENT = f"{KEEPING}\npersistence true\npersistence_location {{folder}}/"
 FAKE_TIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))

@@ -235,7 +235,7 @@ def edge_demo(out: Path, **settings: str) -> "subprocess.Popen[str]":
 
 def test_the_demo_delivers_every_row_once(tmp_path: Path) -> None:
     with edge_demo(tmp_path) as demo:
-        table, progress = demo.communicate(timeout=170)
+        table, progress = demo.communicate(timeout=600)
     assert demo.returncode == 0, table + progress
     assert "Every row arrived once." in table
     assert "WRONG" not in table
@@ -249,7 +249,7 @@ def test_ctrl_c_takes_every_child_along(tmp_path: Path) -> None:
         wait_for(lambda: len(children_of(demo.pid)) == 3)
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
-        _, progress = demo.communicate(timeout=60)
+        _, progress = demo.communicate(timeout=240)
     assert demo.returncode == 1
     assert "demo: stopped" in progress
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
@@ -257,7 +257,7 @@ def test_ctrl_c_takes_every_child_along(tmp_path: Path) -> None:
 
 def test_a_broker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     with edge_demo(tmp_path, EDGE_DEMO_BROKER="mqtt://127.0.0.1:1") as demo:
-        _, progress = demo.communicate(timeout=120)
+        _, progress = demo.communicate(timeout=240)
     assert demo.returncode == 1
     assert "broker 127.0.0.1:1: cannot be reached" in progress
     assert "Traceback" not in progress
@@ -267,7 +267,7 @@ def children_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -291,7 +291,7 @@ def test_a_fault_is_staged_and_stays_until_ctrl_c(tmp_path: Path, fault: str) ->
         wait_for(lambda: STAGED[fault](state_of(address)))
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
-        _, told = demo.communicate(timeout=60)
+        _, told = demo.communicate(timeout=240)
     assert f"look at http://{address}/" in told
     assert demo.returncode == 0
     assert "Traceback" not in told
