@@ -324,6 +324,7 @@ def test_a_bad_line_passes_by_itself(
     part = Queues(endpoint_url=proxy.url)
     proxy.set(mode)  # type: ignore[arg-type]
     assert verdict(part).fate == "again"
+    monkeypatch.setattr(aws, "READ_TIMEOUT", 30)
     proxy.set("up")
     assert list_queues(part) == 0
 
