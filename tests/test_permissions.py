@@ -85,9 +85,8 @@ def test_the_sqs_source_asks_what_it_says(cloud: Cloud) -> None:
     async def read() -> None:
         reading = Reading(cloud, claim={**place, "endpoint_url": cloud.url}, visibility="2s")
         async with reading.running():
-            await reading.step(acknowledge=False)
             while "ChangeMessageVisibilityBatch" not in cloud.calls:
-                await reading.step()
+                await reading.step(acknowledge=False)
             for arrival in reading.owed:
                 await arrival.acknowledge()
             await until(lambda: "DeleteMessageBatch" in cloud.calls)
