@@ -315,7 +315,10 @@ FAULTS = {
 
 @in_loop
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_queue_that_cannot_be_read_is_tried_without_haste(queue: Cloud, fault: str) -> None:
+async def test_a_queue_that_cannot_be_read_is_tried_without_haste(
+    queue: Cloud, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver.random, "uniform", lambda low, high: (low + high) / 2)
     failure, words = FAULTS[fault]
     queue.fail("ReceiveMessage", always=failure)
     reading = Reading(queue)
