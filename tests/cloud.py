@@ -76,6 +76,7 @@ class Cloud:
         )
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._client = threading.local()
+        self._counting = threading.Lock()
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._clear()
@@ -197,9 +198,10 @@ class Cloud:
         self._client.socket = environ.get("werkzeug.socket")
         environ["wsgi.input"] = io.BytesIO(request.get_data())  # read here and there
         operation = _operation(request)
-        self.calls[operation] += 1
-        waiting = self._failures.get(operation)
-        failure = waiting.pop(0) if waiting else self._always.get(operation)
+        with self._counting:
+            self.calls[operation] += 1
+            waiting = self._failures.get(operation)
+            failure = waiting.pop(0) if waiting else self._always.get(operation)
         failure = failure or self._key_failure(request) or self._clock_failure(request)
         if operation == "PutMetricData":
             failure = failure or _metric_failure(_metric_data(request), self.metrics_clock())
