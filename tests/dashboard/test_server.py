@@ -147,7 +147,7 @@ async def test_who_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
 async def test_who_asks_for_nothing_is_shown_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.dashboard.server.SILENT", 0.2)
+    monkeypatch.setattr("edge.dashboard.server.SILENT", 1.0)
     async with running(tmp_path) as plant, events(plant) as listening:
         address = urllib.parse.urlsplit(plant.dashboard.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
