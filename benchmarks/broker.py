@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from benchmarks.processes import Failed, Process, free_port
+from benchmarks.processes import Failed, Process
+from edge.demo.children import free_port
 
 
 class Configuration(NamedTuple):
@@ -52,7 +53,7 @@ class Broker:
         self.process = Process("mosquitto", [_program(), "-c", str(config)], folder)
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.connect().close()

@@ -19,8 +19,9 @@ from benchmarks.definitions import AT_ONCE, NEVER, Definition
 from benchmarks.outage import NAME, buffer
 from benchmarks.outbox import Outbox
 from benchmarks.plan import Plan, interleave
-from benchmarks.processes import Failed, Process, free_port
+from benchmarks.processes import Failed, Process
 from benchmarks.table import Bar, Row
+from edge.demo.children import free_port
 
 _PATIENCE = 120.0  # seconds
 _ANYBODY = "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/s3/aws4_request, Signature=0"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from benchmarks.processes import free_port
+from edge.demo.children import free_port
 
 OFF, ON, SCRAPED, VIEWED = "HTTP off", "HTTP on", "scraped", "watched"
 LOOKS = {OFF: None, ON: None, SCRAPED: "metrics", VIEWED: "events"}

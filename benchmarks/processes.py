@@ -1,7 +1,6 @@
 """Processes that are measured from outside: their processor time, memory and disk writes."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,11 +111,3 @@ class Process:
             if line.startswith(field):
                 return int(line.split()[1]) * 1024
         return 0
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,6 +18,7 @@ import pytest
 
 from edge.demo import DATA, expected, verdict
 from edge.demo.children import Child, DemoError
+from edge.demo.children import free_port as demo_port
 from edge.demo.cloud import Arrived
 from edge.demo.proxy import Proxy
 from edge.demo.stage import checkout
@@ -219,6 +220,11 @@ def test_a_child_that_ends_by_itself_is_an_error_with_its_last_words(tmp_path: P
         assert log.read_text() == "no\n"
 
     asyncio.run(story())
+
+
+def test_the_port_of_a_server_is_none_that_a_client_may_be_given() -> None:
+    clients = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    assert demo_port() < int(clients.split()[0])
 
 
 def edge_demo(out: Path, **settings: str) -> "subprocess.Popen[str]":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
@@ -92,9 +93,15 @@ class Child:
         return await asyncio.wait_for(self._process.wait(), seconds)
 
 
+# Below those that the kernel gives to outgoing connections, from 32768 on: one of them could take a
+# port before its server does, or be connected to itself while that is not there yet.
+_PORTS = range(10_000, 20_000)
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
