@@ -56,7 +56,7 @@ class Child:
     def running(self) -> bool:
         return self._process.returncode is None
 
-    async def listening(self, port: int, seconds: float = 30.0) -> None:
+    async def listening(self, port: int, seconds: float = 90.0) -> None:
         """Wait until it takes connections on `port`; raises DemoError when it does not."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -11,8 +11,8 @@ from edge.demo.stage import Stage
 from edge.demo.verdict import Check
 
 CUT, KILL, RESTORE = 0.30, 0.50, 0.75  # of the readings
-_PATIENCE = 60.0  # seconds until something that must happen counts as failed
-_STILL = 30.0  # seconds without any progress; longer than a link pauses after such an outage
+_PATIENCE = 180.0  # seconds until something that must happen counts as failed
+_STILL = 90.0  # seconds without any progress; longer than a link ever pauses
 
 
 class Story:
