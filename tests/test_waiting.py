@@ -367,7 +367,7 @@ def kill_while_rows_wait(folder: Path, kills: int, chance: random.Random) -> Non
     processor = Processor(folder / "killed.yaml", "--once")
     for _ in range(kills):
         with processor.running() as process:
-            until(lambda: process.poll() is not None or some_wait(folder), 60)
+            until(lambda: process.poll() is not None or some_wait(folder))
             time.sleep(chance.uniform(0.0, 0.4))  # any moment will do
     with processor.running() as process:
         assert process.wait(120) == 0, processor.tail()

@@ -71,7 +71,7 @@ class Site:
         """Start it, and wait until it is subscribed at the broker."""
         said = self.said().count("connected to mqtt")
         self.container.start()
-        until(lambda: self.said().count("connected to mqtt") > said, 60)
+        until(lambda: self.said().count("connected to mqtt") > said)
 
     def said(self) -> str:
         return str(self.container.logs().decode())
@@ -175,7 +175,7 @@ def rival(engine: Engine, image: Image, tmp_path_factory: pytest.TempPathFactory
     mounts = {str(pipelines): mounted("/pipelines", "ro"), volume: mounted("/var/lib/edge")}
     run = engine.client.containers.run
     first = run(image.tag, volumes=mounts, network_mode="none", name=f"{volume}-1", **HARDENED)
-    until(lambda: b": started" in first.logs(), 60)
+    until(lambda: b": started" in first.logs())
     second = run(image.tag, volumes=mounts, network_mode="none", name=f"{volume}-2", **HARDENED)
     yield first, second
     for container in (first, second):
@@ -213,9 +213,9 @@ def test_the_link_is_cut_and_what_waited_is_drained_when_it_is_back(rival: Any, 
     site.until_all_is_there()
     site.cut()
     site.publish(500)
-    until(lambda: site.status()["sinks"]["lake"]["buffered_rows"] == 500, 60)
+    until(lambda: site.status()["sinks"]["lake"]["buffered_rows"] == 500)
     assert len(site.arrived()) == 500
-    until(lambda: site.check() == (0, ""), 30)  # the link is none of the health check's business
+    until(lambda: site.check() == (0, ""))  # the link is none of the health check's business
     site.mend()
     site.until_all_is_there()
 
@@ -224,7 +224,7 @@ def test_it_is_healthy_and_neither_root_nor_able_to_write_outside_of_its_volume(
     rival: Any, site: Site
 ) -> None:
     site.start()
-    until(lambda: site.health() == "healthy", 60)
+    until(lambda: site.health() == "healthy")
     code, said = site.container.exec_run(["id", "-u"])
     assert (code, said) == (0, b"10001\n")
     assert site.container.exec_run(["touch", "/app/x"])[0] != 0

@@ -99,7 +99,7 @@ class Hall:
         self.published += number
 
     def all_arrive_once(self) -> None:
-        until(lambda: len(self._arrived()) >= self.published, 60)
+        until(lambda: len(self._arrived()) >= self.published)
         assert self._arrived() == list(range(self.published))
 
     def _arrived(self) -> list[int]:
@@ -235,4 +235,4 @@ def test_what_the_engine_cannot_start_leaves_the_old_one_running(hall: Hall) -> 
     )
     assert "docker: container" in said
     assert hall.container().id == first.id
-    until(lambda: hall.container().status == "running", 30)
+    until(lambda: hall.container().status == "running")
