@@ -414,7 +414,7 @@ def _make_strict(cloud: Cloud) -> None:
             time.sleep(0.02)
 
     def extend(backend: Any, queue: str, entries: Any) -> Any:
-        with cloud._taking:  # or a call takes the later half of a group
+        with cloud._taking, _one_moment():  # or a call takes the later half of a group
             return _loose_extend(backend, queue, entries)
 
     moto.sqs.models.unix_time_millis = lambda: getattr(_moment, "now", None) or _now()
