@@ -49,11 +49,17 @@ def decode(payloads: Sequence[bytes], **record: Any) -> Decoded:
     return Record(**record).decoder().decode(payloads)
 
 
-@pytest.fixture(params=["few", "many"])
-def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Payloads read as a small batch is, and as a large one."""
-    if request.param == "many":
-        monkeypatch.setattr("edge.codec.few.MOST", 0)
+def read_as(size: str, patch: pytest.MonkeyPatch) -> None:
+    """From now on payloads are read as in a batch of another size: `medium` or `large`."""
+    patch.setattr("edge.codec.few.MOST", 0)
+    patch.setattr("edge.codec.objects.MANY", 0 if size == "large" else 1000)
+
+
+@pytest.fixture(params=["small", "medium", "large"])
+def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Payloads read as in batches of each size."""
+    if request.param != "small":
+        read_as(request.param, monkeypatch)
 
 
 def rows(payload: bytes, **record: Any) -> list[dict[str, Any]]:
@@ -81,7 +87,7 @@ def test_a_reading_becomes_typed_columns() -> None:
     assert decoded.origin is None
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("every_way")
 @pytest.mark.parametrize(
     ("kind", "value", "became"),
     [
@@ -117,7 +123,7 @@ def test_a_type_takes_what_it_says(kind: str, value: str, became: object) -> Non
     assert rows(b'{"x":%s}' % value.encode(), fields={"x": kind}) == [{"x": became}]
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("every_way")
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
@@ -159,7 +165,7 @@ def test_a_missing_value_is_null_only_if_optional() -> None:
     assert reason(b"{}", fields={"x": "float"}) == "field 'x' is missing"
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("every_way")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -195,7 +201,7 @@ def test_a_bad_payload_is_rejected_and_its_neighbours_go_on(payload: bytes) -> N
     assert decoded.origin.to_list() == [0, 2]
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("every_way")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -289,16 +295,14 @@ def test_a_payload_gives_the_same_whatever_came_with_it(
 def test_a_small_batch_gives_what_a_large_one_gives(
     fields: dict[str, Any], payloads: list[bytes]
 ) -> None:
-    small, large = decode(payloads, fields=fields), _decode_as_many(payloads, fields)
-    assert repr(small.frame.rows()) == repr(large.frame.rows())
-    assert small.frame.schema == large.frame.schema
-    assert list(small.rejects) == list(large.rejects)
-
-
-def _decode_as_many(payloads: list[bytes], fields: dict[str, Any]) -> Decoded:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.codec.few.MOST", 0)
-        return decode(payloads, fields=fields)
+    small = decode(payloads, fields=fields)
+    for size in ("medium", "large"):
+        with pytest.MonkeyPatch.context() as patch:
+            read_as(size, patch)
+            larger = decode(payloads, fields=fields)
+        assert repr(larger.frame.rows()) == repr(small.frame.rows())
+        assert larger.frame.schema == small.frame.schema
+        assert list(larger.rejects) == list(small.rejects)
 
 
 @examples(200)
