@@ -12,6 +12,7 @@ from edge.demo.verdict import Check
 
 CUT, KILL, RESTORE = 0.30, 0.50, 0.75  # of the readings
 _PATIENCE = 180.0  # seconds until something that must happen counts as failed
+_UNHEARD = 10.0  # seconds; where nothing is taken for so long, all in flight was committed before
 _STILL = 90.0  # seconds without any progress; longer than a link ever pauses
 
 
@@ -48,7 +49,7 @@ class Story:
         say("the link to S3 and SQS is cut; first only the answers get lost", "yellow")
         await self._published(KILL)
         stage.field.mute = True
-        await asyncio.sleep(0.3)
+        await self._committed_unheard()
         await stage.processor.kill()
         stage.field.mute = False
         say("the last PUBACKs get lost and the processor is killed (SIGKILL)", "red")
@@ -58,6 +59,15 @@ class Story:
         await self._published(RESTORE)
         stage.link.restore()
         say("the link is back", "green")
+
+    async def _committed_unheard(self) -> None:
+        """Until rows are committed whose PUBACKs are lost: after the kill these come again."""
+        before = (await asyncio.to_thread(self._stage.standing)).taken
+        deadline = time.monotonic() + _UNHEARD
+        while (await asyncio.to_thread(self._stage.standing)).taken == before:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.05)
 
     async def _heard(self) -> None:
         deadline = time.monotonic() + _PATIENCE
