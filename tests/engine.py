@@ -29,6 +29,9 @@ from docker.errors import DockerException, NotFound
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid():x}")[:8]
 """The same in all processes of one run of the tests."""
 NAME = f"edge-test-{RUN}-"
+# Sockets have short names, so not below the long folders of pytest.
+FOLDER = Path(f"/var/tmp/edge-docker-{RUN}")
+"""There while the engine is used; where processes of one run tell each other something."""
 SUITE = "bookworm"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-tests"
@@ -101,8 +104,7 @@ def _gone(remove: Any, *arguments: Any, **options: Any) -> None:
 @contextlib.contextmanager
 def running() -> Iterator[Engine]:
     """An engine as long as the block runs; one for all that run tests at the same time."""
-    # Sockets have short names, so not below the long folders of pytest.
-    folder = Path(f"/var/tmp/edge-docker-{RUN}")
+    folder = FOLDER
     folder.mkdir(exist_ok=True)
     with (folder / "users").open("a") as users, (folder / "change").open("a") as change:
         fcntl.flock(users, fcntl.LOCK_SH)

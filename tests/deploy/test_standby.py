@@ -1,5 +1,6 @@
 """A real standby on a real engine: it takes over from ECS and gives back, and no row is lost."""
 
+import fcntl
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from tests.cloud import Cloud
 from tests.containers.conftest import Image
 from tests.containers.conftest import image as image  # a fixture
 from tests.deploy.sites import make
-from tests.engine import NAME, Engine
+from tests.engine import FOLDER, NAME, Engine
 from tests.processor import until
 
 PIPELINE = """\
@@ -209,11 +210,13 @@ def site(tmp_path: Path, broker: Broker, cloud: Cloud) -> Site:
 
 @pytest.fixture(autouse=True)
 def alone(engine: Engine) -> Iterator[None]:
-    """No container is left for the next test, which would take it for its own task."""
-    yield
-    for name in (STAND_IN, f"{NAME}task-"):
-        for container in engine.client.containers.list(all=True, filters={"name": name}):
-            container.remove(force=True, v=True)
+    """One test at a time, for each takes what has these names on the engine for its own."""
+    with (FOLDER / "standby").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+        for name in (STAND_IN, f"{NAME}task-"):
+            for container in engine.client.containers.list(all=True, filters={"name": name}):
+                container.remove(force=True, v=True)
 
 
 class Ecs:
