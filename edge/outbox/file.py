@@ -349,7 +349,7 @@ class OutboxFile:
 
     def checkpoint_step(self) -> None:
         """Empty a WAL that has become long before SQLite does, at a moment when that is cheap."""
-        if self.room.is_time_to_checkpoint(self.db):
+        if self.read(self.room.is_time_to_checkpoint):
             self.read(lambda _: self._at_the_reserve(checkpoint))
             self.room.wal_is_empty()
 
