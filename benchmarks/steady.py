@@ -9,7 +9,7 @@ from typing import NamedTuple
 from benchmarks.broker import DEFAULT, FLOOD, Broker
 from benchmarks.bucket import Bucket
 from benchmarks.consumers import Consumer, Running, Task, edge, edge_process, mosquitto_sub
-from benchmarks.definitions import AT_ONCE, Definition
+from benchmarks.definitions import AT_ONCE, FIRST_PARCEL, Definition
 from benchmarks.outbox import Outbox
 from benchmarks.plan import Plan, Rounds, interleave
 from benchmarks.processes import Failed, Process
@@ -17,8 +17,7 @@ from benchmarks.publisher import flooding, packets, steady
 from benchmarks.table import Bar, Row
 
 _WARM_UP = 5.0  # seconds
-_FIRST_PARCEL = 30.0  # seconds; it is made after 25 and tried, which imports boto3 once
-_PARCEL = 25.0  # seconds from one to the next
+_PARCEL = 25.0  # seconds from one parcel to the next
 _ENDLESS = 2**31 - 1
 _PATIENCE = 15.0  # seconds for the last messages to become durable, or delivered
 
@@ -120,7 +119,7 @@ def _steady(plan: Plan, consumer: Consumer) -> Costs:
         with running.process as process:
             broker.wait_subscribed(process)
             with steady(broker, 5000, 0, sent):
-                time.sleep(_FIRST_PARCEL)
+                time.sleep(FIRST_PARCEL)
                 cpu, count = process.cpu(), len(sent)
                 time.sleep(max(plan.seconds, _PARCEL))
                 cpu, count = process.cpu() - cpu, len(sent) - count

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.broker import FLOOD, Broker
 from benchmarks.consumers import Running, start_edge
-from benchmarks.definitions import Definition
+from benchmarks.definitions import FIRST_PARCEL, Definition
 from benchmarks.looking import LOOKS, OFF, ON, SCRAPED, VIEWED, Heard, looking
 from benchmarks.plan import Plan, interleave
 from benchmarks.processes import Failed
@@ -18,7 +18,6 @@ from benchmarks.publisher import steady
 from benchmarks.sidebyside import full_speed
 from benchmarks.table import Bar, Row
 
-_FIRST_PARCEL = 30.0  # seconds; it is made after 25 and tried, which imports boto3 once
 _SETTLE = 5.0  # seconds after which a start is over
 _KEYS = 5000  # as many as the page keeps; each has a reading a second
 
@@ -79,7 +78,7 @@ def _keys(plan: Plan, name: str) -> Cost:
     ):
         broker.wait_subscribed(process)
         with steady(broker, _KEYS, 0, sent, _KEYS):
-            time.sleep(_FIRST_PARCEL)
+            time.sleep(FIRST_PARCEL)
             heard.bytes = heard.answers = 0
             before, began = process.cpu(), time.monotonic()
             time.sleep(plan.seconds)

@@ -25,6 +25,6 @@ def use_one_arena() -> None:
 
 
 def give_back() -> None:
-    """Let the system have what lies idle between blocks in use; after what needed much once."""
+    """Give the system what lies idle between blocks in use: when much was needed, but only once."""
     with contextlib.suppress(AttributeError):  # musl does so by itself
         ctypes.CDLL(None).malloc_trim(0)
