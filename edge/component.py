@@ -1,17 +1,13 @@
 """What sources, operators and sinks share: options, lookup by name, durations and sizes."""
 
-import asyncio
-import contextlib
-import functools
 import importlib
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
@@ -183,70 +179,6 @@ Missing = Annotated[
     Literal["null", "drop"], BeforeValidator(lambda value: "null" if value is None else value)
 ]
 """What happens to a row for which nothing is found; YAML reads the word null as None."""
-
-
-_FEW_ROWS = 1000  # take less than the 0.1 to 0.3 ms of processor time of a change of threads
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-async def off_loop(
-    rows: int | None, work: Callable[_P, _T], *args: _P.args, **options: _P.kwargs
-) -> _T:
-    """Do columnar work on `rows` rows without holding up the event loop: in a worker thread.
-
-    A batch of few rows is done at once, which costs half as much; None: nobody knows how long the
-    work takes, or whether it ever ends.
-    """
-    if rows is None:
-        return await in_thread(work, *args, **options)
-    if rows <= _FEW_ROWS:
-        return work(*args, **options)
-    return await asyncio.to_thread(work, *args, **options)
-
-
-async def in_thread(work: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
-    """Run what may take long in a daemon thread of its own.
-
-    Not asyncio's shared threads: a black hole holds a network call for a minute, a user's function
-    may never return. That would starve others of the few there are, and the process would wait
-    for it at its end.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-    whole = functools.partial(work, *args, **options)
-    threading.Thread(target=_work, args=(whole, done, loop), name="edge-work", daemon=True).start()
-    try:
-        return await done
-    finally:
-        # An error holds the frames it came through. Were it held by one of them, what the work had
-        # in hand, such as a parcel's bytes, would stay until Python looks for rings among its
-        # oldest objects: less than once a day.
-        del done
-
-
-def _work(
-    work: Callable[[], _T], done: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop
-) -> None:
-    error: BaseException | None = None
-    result: Any = None
-    try:
-        result = work()
-    except BaseException as raised:
-        error = raised
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_settle, done, error, result)
-    del work, done, error  # as in `in_thread`
-
-
-def _settle(done: "asyncio.Future[_T]", error: BaseException | None, result: Any) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
 
 
 class Stream(NamedTuple):

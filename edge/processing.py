@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import polars as pl
 
 from edge.clock import Clock
-from edge.component import in_thread, off_loop
 from edge.errors import DataError, FileFault, TooManyFailures
 from edge.flow import Ahead, Flow
 from edge.outbox import Outbox
@@ -16,6 +15,7 @@ from edge.outcome import Moment, Outcome
 from edge.pipeline.binding import Bound
 from edge.rejected import Failures, as_rows
 from edge.tap import Tap
+from edge.threads import in_thread, off_loop
 from edge.waiting import apart
 
 log = logging.getLogger("edge.processing")

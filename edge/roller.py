@@ -9,6 +9,8 @@ from edge.outbox import Outbox
 from edge.outbox.model import Entry, NewEntry, Rolled
 from edge.sinks import Encoded, Sink
 
+_SEQUENCE = "edge_sequence"
+
 
 class Roller:
     """Gives every row its id and lets the sink make parcels of them. Works in worker threads."""
@@ -29,14 +31,17 @@ class Roller:
         part: of an entry alone only so large a part of its rows becomes parcels, as 1 / part.
         """
         frames = _alike(entries)
-        ids = self._with_ids(pl.concat(frames, how="diagonal_relaxed"))
-        count = max(1, ids.height // part) if len(frames) == 1 else ids.height
+        taken, sequence = len(frames), _sequence(entries, frames)
+        rows = pl.concat(frames, how="diagonal_relaxed", rechunk=True)
+        del frames  # they are as large again
+        ids = self._with_ids(rows, sequence)
+        count = max(1, ids.height // part) if taken == 1 else ids.height
         encoded = self._sink.encode(ids.head(count))
         if encoded.rest is None and count == ids.height:
-            return encoded, None, len(frames)
+            return encoded, None, taken
         over = [] if encoded.rest is None else [encoded.rest]
         rest = _without_id(pl.concat([*over, ids.slice(count)]))
-        return encoded, self._entry(rest, int(rest.estimated_size())), len(frames)
+        return encoded, self._entry(rest, int(rest.estimated_size())), taken
 
     def ahead(self, frame: pl.DataFrame, size: int) -> Rolled | None:
         """Rows of `size` bytes that are not committed yet; None where an entry serves them better.
@@ -48,7 +53,7 @@ class Roller:
         if size < self._size // 2 or outbox.has_entries(name):
             return None
         number, first = outbox.id, outbox.next_sequence(name)
-        encoded = self._sink.encode(self._with_ids(_numbered(frame, first)))
+        encoded = self._sink.encode(self._with_ids(frame, _numbers(first, frame.height)))
         if encoded.refused or encoded.rest is not None:
             return None
         made = encoded.parcels
@@ -57,13 +62,11 @@ class Roller:
     def _entry(self, frame: pl.DataFrame, size: int) -> NewEntry:
         return NewEntry(self._name, frame.height, size, pack(frame))
 
-    def _with_ids(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The id of every row in the place of its sequence number."""
+    def _with_ids(self, frame: pl.DataFrame, sequence: pl.Series) -> pl.DataFrame:
+        """The id of every row before its values, in the place of its sequence number."""
         prefix = f"{self._path}/{self._outbox.id}-"
-        sequence = pl.col("edge_sequence").cast(pl.String)
-        return frame.select(
-            pl.concat_str(pl.lit(prefix), sequence).alias("edge_id"), pl.exclude("edge_sequence")
-        )
+        ids = pl.concat_str(pl.lit(prefix), pl.lit(sequence.cast(pl.String))).alias("edge_id")
+        return frame.select(ids, pl.exclude(_SEQUENCE))
 
 
 def _alike(entries: Sequence[Entry]) -> list[pl.DataFrame]:
@@ -75,7 +78,7 @@ def _alike(entries: Sequence[Entry]) -> list[pl.DataFrame]:
     frames: list[pl.DataFrame] = []
     kinds: dict[str, pl.DataType] = {}
     for entry in entries:
-        frame = _with_sequence(entry)
+        frame = unpack(entry.body)
         given = {name: kind for name, kind in frame.schema.items() if kind != pl.Null}
         if any(kinds.get(name, kind) != kind for name, kind in given.items()):
             break
@@ -84,17 +87,27 @@ def _alike(entries: Sequence[Entry]) -> list[pl.DataFrame]:
     return frames
 
 
-def _with_sequence(entry: Entry) -> pl.DataFrame:
-    frame = unpack(entry.body)
-    return frame if "edge_sequence" in frame.columns else _numbered(frame, entry.first)
+def _sequence(entries: Sequence[Entry], frames: Sequence[pl.DataFrame]) -> pl.Series:
+    """The sequence number of every row: those of an entry follow one another, or it has them."""
+    parts: list[pl.Series] = []
+    first, count = 0, 0
+    for entry, frame in zip(entries, frames, strict=False):
+        if _SEQUENCE in frame.columns:
+            parts += [_numbers(first, count), frame[_SEQUENCE]]
+            count = 0
+        elif count and entry.first == first + count:
+            count += frame.height
+        else:
+            parts.append(_numbers(first, count))
+            first, count = entry.first, frame.height
+    return pl.concat([*parts, _numbers(first, count)])
 
 
-def _numbered(frame: pl.DataFrame, first: int) -> pl.DataFrame:
-    sequence = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
-    return frame.with_columns(sequence.alias("edge_sequence"))
+def _numbers(first: int, count: int) -> pl.Series:
+    return pl.int_range(first, first + count, dtype=pl.Int64, eager=True)
 
 
 def _without_id(frame: pl.DataFrame) -> pl.DataFrame:
     """A frame left over from a rolling: the sequence out of `edge_id` as a column of its own."""
     tail = pl.col("edge_id").str.split("-").list.last().cast(pl.Int64)
-    return frame.select(pl.exclude("edge_id"), tail.alias("edge_sequence"))
+    return frame.select(pl.exclude("edge_id"), tail.alias(_SEQUENCE))

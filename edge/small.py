@@ -7,7 +7,7 @@ minor version.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 from polars._utils.wrap import wrap_df, wrap_s
@@ -55,6 +55,11 @@ def at(column: pl.Series, indices: pl.Series) -> pl.Series:
 def frame_of(columns: Iterable[pl.Series]) -> pl.DataFrame:
     """Columns of one length and with different names as a frame."""
     return wrap_df(_PyFrame([column._s for column in columns]))
+
+
+def read_stream(file: BinaryIO) -> pl.DataFrame:
+    """The frame of an Arrow IPC stream."""
+    return wrap_df(_PyFrame.read_ipc_stream(file, None, None, None, None, False))
 
 
 def keep(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:

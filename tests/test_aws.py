@@ -17,7 +17,6 @@ from botocore.parsers import ResponseParserError
 from edge.aws import AwsService, Target, Verdict, WebPage, classify, classify_code
 from edge.aws import service as aws
 from edge.aws.models import ModelFiles
-from edge.component import in_thread
 from edge.sinks.s3 import S3Sink
 from edge.sinks.sqs import SqsSink
 from tests.agent import Agent
@@ -348,24 +347,6 @@ def test_a_thin_line_only_needs_time(
     asyncio.run(go())
     assert time.monotonic() - started > 1
     assert len(cloud.messages("q")) == 1
-
-
-def test_a_hanging_call_does_not_keep_the_process() -> None:
-    code = (
-        "import asyncio, threading; from edge.component import in_thread\n"
-        "async def main():\n"
-        "    task = asyncio.create_task(in_thread(threading.Event().wait))\n"
-        "    await asyncio.sleep(0)\n"
-        "    task.cancel()\n"
-        "asyncio.run(main())"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-def test_a_thread_hands_back_results_and_errors() -> None:
-    assert asyncio.run(in_thread(lambda: 7)) == 7
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(in_thread(lambda: 1 // 0))
 
 
 @pytest.mark.parametrize("service", ["s3", "sqs", "sts", "cloudwatch"])

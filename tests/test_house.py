@@ -37,7 +37,7 @@ LAYERS = [
     {"codec", "expression", "keyed", "observation", "origin", "timeout", "windows"},
     {"newest", "outbox"},
     {"component"},
-    {"cpu", "health", "heap", "secrets", "small"},
+    {"cpu", "health", "heap", "secrets", "small", "threads"},
     {"errors", "clock"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

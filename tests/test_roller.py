@@ -1,14 +1,20 @@
-"""Rows rolled before they are committed are what they would have become as an entry."""
+"""Every row is rolled under its own id; before it is committed, as it would be out of an entry."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import orjson
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from edge.codec import pack
 from edge.component import Stream
 from edge.outbox import Outbox
-from edge.outbox.model import Commit, Limits, NewEntry, SinkLimits
+from edge.outbox.model import Commit, Entry, Limits, NewEntry, SinkLimits
+from edge.outbox.packed import sent_bytes
 from edge.roller import Roller
 from edge.sinks import Sink
 from edge.sinks.file import FileSink
@@ -82,3 +88,46 @@ def test_rows_that_do_not_all_become_parcels_are_an_entry(
     frame = FRAME.with_columns(line=pl.Series(values))
     assert roller.ahead(frame, SIZE) is None
     assert roller.ahead(FRAME, SIZE) is not None
+
+
+class Given(NamedTuple):
+    """One entry of a rolling: the numbers of its rows; `carried`: they are a column of its own."""
+
+    numbers: Sequence[int]
+    carried: bool
+
+    def entry(self, number: int) -> Entry:
+        columns = {"n": self.numbers, **({"edge_sequence": self.numbers} if self.carried else {})}
+        body = pack(pl.DataFrame(columns))
+        return Entry(number, self.numbers[0], len(self.numbers), 8, 0, body)
+
+
+@st.composite
+def backlogs(draw: st.DrawFn) -> list[Given]:
+    """Entries behind one another, with gaps where others were dropped or rows already went."""
+    made, following = [], 1
+    for _ in range(draw(st.integers(1, 8))):
+        following += draw(st.sampled_from([0, 0, 0, 5]))
+        carried = draw(st.booleans())
+        steps = st.integers(1, 3 if carried else 1)
+        rows = draw(st.lists(steps, min_size=1, max_size=4))
+        numbers = [following + sum(rows[:place]) for place in range(len(rows))]
+        made.append(Given(numbers, carried))
+        following = numbers[-1] + 1
+    return made
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(backlogs())
+def test_a_row_keeps_its_number_whatever_entries_it_is_rolled_with(
+    outbox: Outbox, backlog: list[Given]
+) -> None:
+    roller = roller_of(outbox, FileSink(path="out", compression="none"))
+    encoded, rest, count = roller.encode([given.entry(n) for n, given in enumerate(backlog)])
+    assert (rest, count) == (None, len(backlog))
+    [parcel] = encoded.parcels
+    body = b"".join(sent_bytes(parcel.body, parcel.attributes))
+    rows = [orjson.loads(line) for line in body.splitlines()]
+    numbers = [number for given in backlog for number in given.numbers]
+    path = f"osaka/press/lake/{outbox.id}-"
+    assert rows == [{"edge_id": f"{path}{number}", "n": number} for number in numbers]

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -390,7 +391,9 @@ def test_once_does_not_end_while_a_transaction_moves_the_last_rows(tmp_path: Pat
         while await runner.step():
             pass
         outbox = runner.outbox
-        rolling = asyncio.wrap_future(outbox._thread.submit(outbox._file.write, move_rows(outbox)))
+        rolling = asyncio.create_task(
+            outbox._thread.call(partial(outbox._file.write, move_rows(outbox)))
+        )
         await asyncio.to_thread(moving.wait)
         stopping = asyncio.create_task(asyncio.Event().wait())
         draining = asyncio.create_task(runner._drain(stopping))

@@ -16,7 +16,8 @@ from pydantic import Field, PrivateAttr
 from edge import heap
 from edge.aws.frames import let_go, let_go_of_try
 from edge.aws.verdict import WebPage, rejects_credentials
-from edge.component import Component, in_thread
+from edge.component import Component
+from edge.threads import in_thread
 
 T = TypeVar("T")
 S = TypeVar("S", bound="AwsService")

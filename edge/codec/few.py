@@ -113,11 +113,14 @@ def _have_each_key_once(objects: Sequence[Any], payloads: Sequence[bytes]) -> bo
 
     Every key ends in `":`. A text may hold that too; then it is not known.
     """
-    joined = b"".join(payloads)
+    joined, keys = b"".join(payloads), sum(map(len, objects))
+    colons = joined.count(b":")
+    if colons == keys:  # one byte is found in a fifth of the time of two
+        return True
     written = joined.count(b'":')
-    if joined.count(b":") != written and any(gap in joined for gap in _GAPS):
+    if colons != written and any(gap in joined for gap in _GAPS):
         return False
-    return written == sum(map(len, objects)) or written == sum(map(_keys, objects))
+    return written == keys or written == sum(map(_keys, objects))
 
 
 def _keys(value: Any) -> int:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Generator
 from typing import TypeVar
 
-from edge.component import in_thread
+from edge.threads import in_thread
 
 BEAT = 0.5  # seconds between signs of life while a step takes its time
 _PATIENCE = 1.0  # seconds that a step gets to end when nobody wants its result any more

@@ -66,7 +66,8 @@ def compile_condition(sql: str, columns: pl.Schema, where: str) -> pl.Expr:
         raise DefinitionError(
             f"{where}: must be true or false, got {type_word(dtype)}; compare it with something"
         )
-    return expr.cast(pl.Boolean).fill_null(False)
+    known = expr if dtype == pl.Boolean else expr.cast(pl.Boolean)
+    return known.fill_null(False)
 
 
 def rows_where(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:

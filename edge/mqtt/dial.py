@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 from socket import socket
 
-from edge.component import in_thread
 from edge.mqtt.channel import Channel
 from edge.mqtt.endpoint import Endpoint
 from edge.mqtt.protocol import Session
+from edge.threads import in_thread
 
 
 async def dial(endpoint: Endpoint, session: Session, folder: Path) -> tuple[Channel, bool]:

@@ -1,12 +1,10 @@
 """The outbox: what a batch changes is written in one transaction, and leaves piece by piece."""
 
-import asyncio
 import json
 import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -36,6 +34,7 @@ from edge.outbox.model import (
 )
 from edge.outbox.owner import Owner, refuse_network_disk
 from edge.outbox.room import cost, make_folder
+from edge.threads import Worker
 
 T = TypeVar("T")
 
@@ -61,13 +60,12 @@ class Outbox:
         self._clock = clock
         self._slowness = Slowness(folder, clock)
         self._owner = Owner(folder / "lock")
-        self._thread = ThreadPoolExecutor(1, "outbox")
+        self._thread = Worker("outbox")
         self._gauge = Gauge()
 
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
         """Run a method on the outbox's own thread."""
-        work = partial(getattr(self, method), *args, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._thread.call(partial(getattr(self, method), *args, **options))
 
     # -- life
 
@@ -97,7 +95,7 @@ class Outbox:
         """Close the file and let the next owner in. Harmless when not open."""
         self._file.close()
         self._owner.leave()
-        self._thread.shutdown(wait=False)
+        self._thread.close()
 
     def restore(self) -> Restored:
         """Where the source stood and what every part remembered at the last commit."""

@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import Field, PrivateAttr, field_validator
 
-from edge.component import Stream, off_loop
+from edge.component import Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.mqtt import Endpoint, Session
 from edge.mqtt.packets import text
@@ -27,6 +27,7 @@ from edge.sinks.publication import (
     make_publications,
     messages_of,
 )
+from edge.threads import off_loop
 
 log = logging.getLogger("edge.sinks.mqtt")
 

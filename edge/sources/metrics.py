@@ -12,13 +12,14 @@ from pydantic import Field, PrivateAttr
 
 from edge.clock import Clock
 from edge.codec import TIMESTAMP, Record
-from edge.component import Names, PositiveDuration, Stream, in_thread
+from edge.component import Names, PositiveDuration, Stream
 from edge.errors import DefinitionError, EdgeError, Fault
 from edge.outbox import inspection
 from edge.outbox.measures import OF_PIPELINE, OF_SINK, Measure, measures
 from edge.outbox.owner import is_owned
 from edge.outbox.schema import FILE
 from edge.sources import Arrival, Batch, Source
+from edge.threads import in_thread
 
 log = logging.getLogger("edge.sources.metrics")
 

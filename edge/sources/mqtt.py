@@ -11,12 +11,13 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from edge.clock import Clock
 from edge.codec import Record
-from edge.component import Duration, Names, Size, Stream, off_loop
+from edge.component import Duration, Names, Size, Stream
 from edge.mqtt import Connection, Endpoint, Messages, Session
 from edge.mqtt.gather import Gatherer
 from edge.mqtt.rows import Retained, RowReader
 from edge.mqtt.topics import Pattern, Topics
 from edge.sources import Arrival, Batch, Source, nothing
+from edge.threads import off_loop
 
 _NEVER = 0xFFFFFFFF
 _MOST_BYTES = 16 * 2**20

@@ -16,8 +16,9 @@ from edge.aws.taken import Taken
 from edge.clock import Clock
 from edge.codec import TIMESTAMP, FieldSpec, Record, Reject
 from edge.codec.array import ArrayDecoder
-from edge.component import Names, Permission, PositiveDuration, Size, Stream, off_loop
+from edge.component import Names, Permission, PositiveDuration, Size, Stream
 from edge.sources import Arrival, Batch, Source
+from edge.threads import off_loop
 
 _MOST_BYTES = 8 * 2**20
 
