@@ -10,7 +10,7 @@ import polars as pl
 
 from edge.codec import pack, rows_as_json
 from edge.errors import DataError, TooManyFailures
-from edge.expression import rows_where
+from edge.expression import Condition
 from edge.operators import Lost, Operator
 from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered, Rolled
 from edge.outcome import Moment, Outcome
@@ -36,7 +36,7 @@ class Lane(NamedTuple):
 
     sink: str
     steps: Sequence[Step]
-    when: pl.Expr | None
+    when: Condition | None
     drop: Sequence[str]
     columns: pl.Schema
 
@@ -346,9 +346,9 @@ def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def _condition(
-    name: str, when: pl.Expr, frame: pl.DataFrame, counts: Counter[tuple[str, str]]
+    name: str, when: Condition, frame: pl.DataFrame, counts: Counter[tuple[str, str]]
 ) -> pl.DataFrame:
-    kept = rows_where(frame, when)
+    kept = when.keep(frame)
     counts[name, "in"] += frame.height
     counts[name, "out"] += kept.height
     counts[name, "filtered"] += frame.height - kept.height

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 from edge.errors import DefinitionError
 from edge.expression import (
     TIMESTAMP,
+    Values,
     columns_read,
     compile_condition,
     compile_value,
@@ -47,6 +48,31 @@ def value(sql: str, **row: Any) -> Any:
 def holds(sql: str, **row: Any) -> Any:
     frame = pl.DataFrame([dict.fromkeys(COLUMNS) | row], schema=COLUMNS)
     return frame.select(compile_condition(sql, COLUMNS, "filter")).item()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["x / 10", "n / 10", "x / 3.3", "(x + 1) / 1.8", "x // 0.1", "x / 7 / 3", "0 + x", "-x",
+     "POW(x, 3)", "POWER(x, 0.3)", "x % 0.7", "SQRT(x) / 3", "ROUND(x, 1) / 1.8"],
+)  # fmt: skip
+def test_a_row_gives_the_same_alone_and_in_company(sql: str) -> None:
+    columns = pl.Schema({"x": pl.Float64(), "n": pl.Int64()})
+    values = [3.0, 0.0, -0.0, 0.1, -7.3, 21.3, 1e300, math.inf, math.nan, *map(float, range(50))]
+    numbers = [int(each) if abs(each) < 1e9 else None for each in values]
+    frame = pl.DataFrame({"x": values, "n": numbers}, schema=columns)
+    added = Values({"v": compile_value(sql, columns, "w")}, columns)
+    together = added.add(frame)["v"].cast(pl.String).to_list()
+    assert [added.add(row)["v"].cast(pl.String).item() for row in frame.iter_slices(1)] == together
+
+
+def test_a_number_divides_exactly() -> None:
+    numbers = [*range(1000), 104_844_215_242_163]
+    frame = pl.DataFrame({"x": [*map(float, numbers)], "n": numbers})
+    for sql, by in (("x / 10", 10), ("n / 10", 10), ("x / 1.8", 1.8), ("ROUND(x, 1) / 1.8", 1.8)):
+        expr = compile_value(sql, frame.schema, "w")
+        expected = [number / by for number in numbers]
+        assert frame.select(expr).to_series().to_list() == expected
+        assert Values({"v": expr}, frame.schema).add(frame)["v"].to_list() == expected
 
 
 def fault(sql: str, columns: pl.Schema = COLUMNS) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import polars as pl
 from polars.exceptions import PolarsError
 
-from edge import small
 from edge.errors import DefinitionError
 from edge.expression.columns import (
     TIMESTAMP,
@@ -16,7 +15,7 @@ from edge.expression.columns import (
     reserve,
     type_word,
 )
-from edge.expression.evaluate import select, with_columns
+from edge.expression.evaluate import Condition, Values, select, select_rows, with_columns
 from edge.expression.meaning import Meaning
 from edge.expression.rowwise import refuse_other_rows
 from edge.expression.tree import dump, load
@@ -24,6 +23,8 @@ from edge.expression.wording import TOO_DEEP, unread
 
 __all__ = [
     "TIMESTAMP",
+    "Condition",
+    "Values",
     "columns_read",
     "compile_condition",
     "compile_value",
@@ -31,8 +32,8 @@ __all__ = [
     "probe",
     "require",
     "reserve",
-    "rows_where",
     "select",
+    "select_rows",
     "type_word",
     "with_columns",
 ]
@@ -48,8 +49,9 @@ _CLOCK = re.compile(
 def compile_value(sql: str, columns: pl.Schema, where: str) -> pl.Expr:
     """The expression `sql` over `columns`; `where` (`derive 'x'`) opens every error message.
 
-    Whole numbers come out 64 bits wide. `/` always gives a float: 1/0 is inf, 0/0 is NaN. `//` and
-    `%` of whole numbers give null for a zero divisor. A cast that cannot keep a value gives null.
+    Whole numbers come out 64 bits wide. `/` always gives a float: 3/10 is 0.3, 1/0 inf, 0/0 NaN.
+    `//` and `%` of whole numbers give null for a zero divisor. A cast that cannot keep a value
+    gives null.
     Comparing NaN gives null, as comparing null does, so that a broken reading is never "high".
     Points in time compare with text such as `'2024-05-01T12:00:00Z'` (UTC without an offset).
 
@@ -68,14 +70,6 @@ def compile_condition(sql: str, columns: pl.Schema, where: str) -> pl.Expr:
         )
     known = expr if dtype == pl.Boolean else expr.cast(pl.Boolean)
     return known.fill_null(False)
-
-
-def rows_where(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
-    """As `frame.filter(condition)` of `compile_condition`.
-
-    The mask first, then column by column, which is less work for a small batch.
-    """
-    return small.keep(frame, select(frame, [condition]).to_series())
 
 
 def columns_read(sql: str, where: str) -> frozenset[str]:

@@ -1,10 +1,17 @@
 """Expressions over the columns of a batch, evaluated with little around them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
-from polars._utils.wrap import wrap_df
+from polars._utils.wrap import wrap_df, wrap_s
 from polars.lazyframe.opt_flags import QueryOptFlags
+
+from edge import small
+from edge.expression.direct import Unclear, computes, without_default
+from edge.expression.tree import dump
+
+FEW = 1000
+"""Rows up to which simple expressions are computed without polars' planner."""
 
 # What `DataFrame.select_seq` and `with_columns_seq` come down to. They look into the environment,
 # copy the flags and choose an engine on each call, which is a third of their processor time where a
@@ -22,5 +29,66 @@ def with_columns(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     return _collect(frame._df.lazy().with_columns_seq([expr._pyexpr for expr in exprs]))
 
 
+def select_rows(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
+    """As `select`, of expressions that look at one row: it never matters how many come together.
+
+    To a single row polars adds, and raises to a power, otherwise than to each of many.
+    """
+    return _of_one(frame, select, exprs)
+
+
+def _of_one(
+    frame: pl.DataFrame,
+    evaluate: Callable[[pl.DataFrame, Sequence[pl.Expr]], pl.DataFrame],
+    exprs: Sequence[pl.Expr],
+) -> pl.DataFrame:
+    """What `evaluate` gives; a row that comes alone has itself for company."""
+    if frame.height != 1:
+        return evaluate(frame, exprs)
+    return evaluate(frame.vstack(frame), exprs).head(1)
+
+
 def _collect(lazy: "pl._plr.PyLazyFrame") -> pl.DataFrame:
     return wrap_df(lazy.with_optimizations(_EAGER).collect("in-memory", None))
+
+
+class Condition:
+    """Tells for batch after batch which rows stay."""
+
+    def __init__(self, expr: pl.Expr, columns: pl.Schema) -> None:
+        """expr: of `compile_condition`, over `columns`."""
+        self._expr = expr
+        self._compute = computes(without_default(dump(expr)), columns)
+
+    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """As `frame.filter(expr)`; the mask first, then column by column."""
+        if self._compute is not None and frame.height <= FEW:
+            try:
+                return small.keep(frame, wrap_s(self._compute(frame._df)))
+            except Unclear:
+                pass
+        return small.keep(frame, select_rows(frame, [self._expr]).to_series())
+
+
+class Values:
+    """Adds columns to batch after batch; none of them sees another."""
+
+    def __init__(self, exprs: Mapping[str, pl.Expr], columns: pl.Schema) -> None:
+        """exprs: of `compile_value` over `columns`, by the name of the column they make."""
+        self._exprs = [expr.alias(name) for name, expr in exprs.items()]
+        found = {name: computes(dump(expr), columns) for name, expr in exprs.items()}
+        computed = {name: compute for name, compute in found.items() if compute is not None}
+        all_new = len(computed) == len(exprs) and not columns.keys() & exprs.keys()
+        self._computed = list(computed.items()) if all_new else []
+
+    def add(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """As `frame.with_columns(exprs)`."""
+        if self._computed and frame.height <= FEW:
+            try:
+                made = [(name, compute(frame._df)) for name, compute in self._computed]
+            except Unclear:
+                return _of_one(frame, with_columns, self._exprs)
+            for name, column in made:
+                column.rename(name)
+            return wrap_df(frame._df.hstack([column for _, column in made]))
+        return _of_one(frame, with_columns, self._exprs)

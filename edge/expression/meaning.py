@@ -8,7 +8,7 @@ from polars.exceptions import PolarsError, StructFieldNotFoundError
 
 from edge.errors import DefinitionError
 from edge.expression.columns import TIMESTAMP, parse_timestamp, probe, type_word
-from edge.expression.tree import Node, dump, function_name, load
+from edge.expression.tree import Node, dump, function_name, load, repeat
 from edge.expression.wording import said
 
 _COMPARISONS = frozenset({"Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq"})
@@ -73,6 +73,8 @@ class Meaning:
             left, right = self._timely(left, right), self._timely(right, left)
         if body["op"] in _COMPARISONS:
             left, right = self._without_nan(left), self._without_nan(right)
+        if body["op"] == "TrueDivide":
+            right = self._exactly(left, right)
         return {"BinaryExpr": {"left": left, "op": body["op"], "right": right}}
 
     def _timely(self, node: Node, other: Node) -> Node:
@@ -124,11 +126,24 @@ class Meaning:
             inputs = [self._without_nan(inputs[0]), self._timely_list(inputs[1], inputs[0])]
         if variant == "Slice" and len(inputs) == 3 and "Literal" not in inputs[2]:
             inputs[2] = dump(load(inputs[2]).clip(0))  # a negative length fails in polars
+        if body["function"] == {"Sql": {"Binary": "Div"}}:
+            inputs[1] = self._exactly(*inputs)
         if body["function"] == {"Sql": {"Binary": "IntDiv"}} and self._any_float(inputs):
             # polars' own cast to a whole number fails for NaN and infinity
-            left, right = map(load, inputs)
+            left, right = load(inputs[0]), load(self._exactly(*inputs))
             return dump((left / right).cast(pl.Int64, strict=False))
         return {"Function": body | {"input": inputs, "function": _lenient(body["function"])}}
+
+    def _exactly(self, left: Node, right: Node) -> Node:
+        """A number that something is divided by, once for every row.
+
+        By a single one polars multiplies with what is nearly 1 / 10: 3 / 10 is 0.30000000000000004.
+        """
+        number = right.get("Literal", {}).get("Dyn") if isinstance(right, dict) else None
+        columns = load(left).meta.root_names()
+        if number is None or not columns or self.dtype(left) not in (pl.Float64, pl.Int64):
+            return right
+        return repeat(float(next(iter(number.values()))), columns[0])
 
     def _any_float(self, nodes: list[Node]) -> bool:
         return any(self.dtype(node).is_float() for node in nodes)

@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr, field_validator
 
 from edge.component import Stream
-from edge.expression import columns_read, compile_value, probe, reserve, with_columns
+from edge.expression import Values, columns_read, compile_value, probe, reserve
 from edge.operators import Operator
 
 
@@ -23,8 +23,8 @@ class Derive(Operator):
     The columns are made in the order written; each expression sees those before it.
 
     Nulls and NaN: arithmetic with null gives null, with NaN gives NaN; a comparison with either
-    gives null. 1/0 is inf and 0/0 NaN; `//` and `%` of whole numbers by zero give null. A CAST that
-    cannot keep the value gives null. Whole numbers are 64 bits wide.
+    gives null. 3/10 is 0.3, 1/0 inf and 0/0 NaN; `//` and `%` of whole numbers by zero give null.
+    A CAST that cannot keep the value gives null. Whole numbers are 64 bits wide.
 
     Cost: 0.03 ms per batch, 0.01 us per row and arithmetic operation.
     """
@@ -35,7 +35,7 @@ class Derive(Operator):
         description="Name of each new column and the SQL expression for it.", min_length=1
     )
 
-    _steps: list[list[pl.Expr]] = PrivateAttr(default_factory=list)
+    _steps: list[Values] = PrivateAttr(default_factory=list)
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -52,22 +52,20 @@ class Derive(Operator):
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         reserve(self.columns, "derive")
-        self._steps.clear()
-        fresh: set[str] = set()
+        steps: list[tuple[pl.Schema, dict[str, pl.Expr]]] = []
         for name, sql in self.columns.items():
             where = f"derive {name!r}"
-            expr = compile_value(sql, columns, where).alias(name)
-            if not self._steps or fresh & {name, *columns_read(sql, where)}:
-                self._steps.append([])
-                fresh.clear()
-            self._steps[-1].append(expr)
-            fresh.add(name)
-            columns = probe(columns).with_columns(expr).schema
+            expr = compile_value(sql, columns, where)
+            if not steps or steps[-1][1].keys() & {name, *columns_read(sql, where)}:
+                steps.append((columns, {}))
+            steps[-1][1][name] = expr
+            columns = probe(columns).with_columns(expr.alias(name)).schema
+        self._steps = [Values(exprs, before) for before, exprs in steps]
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        for step in self._steps:
-            frame = with_columns(frame, step)
+        for values in self._steps:
+            frame = values.add(frame)
         return frame
 
 

@@ -4,7 +4,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from edge.component import Stream
-from edge.expression import compile_condition, rows_where
+from edge.expression import Condition, compile_condition
 from edge.operators import Operator
 
 
@@ -31,11 +31,12 @@ class Filter(Operator):
         min_length=1,
     )
 
-    _keep: pl.Expr = PrivateAttr()
+    _condition: Condition = PrivateAttr()
 
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
-        self._keep = compile_condition(self.where, columns, f"filter {self.where!r}")
+        expr = compile_condition(self.where, columns, f"filter {self.where!r}")
+        self._condition = Condition(expr, columns)
         return columns
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return rows_where(frame, self._keep)
+        return self._condition.keep(frame)

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from edge.component import Missing, PositiveDuration, Stream
 from edge.errors import DefinitionError
-from edge.expression import compile_condition, require, reserve, select
+from edge.expression import compile_condition, require, reserve, select_rows
 from edge.keyed import Keyed, event_times, key_text
 from edge.operators import Operator
 
@@ -100,7 +100,7 @@ class Join(Operator):
         return pl.concat(parts)
 
     def _join(self, frame: pl.DataFrame) -> pl.DataFrame:
-        other, key = select(frame, [self._is_other.alias("other"), self._key.alias("key")])
+        other, key = select_rows(frame, [self._is_other.alias("other"), self._key.alias("key")])
         others = frame.filter(other)
         # Values of the other series: rows of this batch first, those remembered behind them.
         values = [others[name].to_list() for name in self.columns.values()]

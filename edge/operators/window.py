@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from edge.component import Duration, PositiveDuration, Stream
 from edge.errors import DefinitionError
-from edge.expression import TIMESTAMP, require, reserve, select
+from edge.expression import TIMESTAMP, require, reserve, select, select_rows
 from edge.keyed import cut_at_sweeps
 from edge.operators import Beside, Lost, Operator, as_it_was
 from edge.origin import Origin, body_of, fit
@@ -266,7 +266,7 @@ class Window(Operator):
 
     def _without_untimed(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows, and what windows need of them."""
-        work = select(frame, self._prepare)
+        work = select_rows(frame, self._prepare)
         times = work.get_column(TIME)
         if self.rows is not None or not times.null_count():
             return frame, work

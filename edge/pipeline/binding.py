@@ -13,7 +13,7 @@ import polars as pl
 from edge.clock import Clock
 from edge.component import Stream
 from edge.errors import DefinitionError, Fault, FileFault
-from edge.expression import compile_condition, require
+from edge.expression import Condition, compile_condition, require
 from edge.operators import Operator
 from edge.sinks import Sink
 from edge.sources import Source
@@ -53,7 +53,7 @@ class BoundBranch(NamedTuple):
     """
 
     operators: Sequence[Stage]
-    when: pl.Expr | None
+    when: Condition | None
     sink: Sink
     drop: Sequence[str]
     columns: pl.Schema
@@ -195,7 +195,8 @@ class Bound:
         when = None
         if branch.when is not None:
             with self._noting(*place, "when"):
-                when = compile_condition(branch.when, columns, f"when {branch.when!r}")
+                expr = compile_condition(branch.when, columns, f"when {branch.when!r}")
+                when = Condition(expr, columns)
         drop = self._dropped(name, branch)
         columns = pl.Schema({name: kind for name, kind in columns.items() if name not in drop})
         if branch.order == "key" and not self.stream.key:

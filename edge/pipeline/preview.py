@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from edge.clock import Clock
-from edge.expression import rows_where
 from edge.pipeline.binding import Bound, BoundBranch, Stage
 from edge.pipeline.given import Giver, Rows, as_row
 
@@ -105,7 +104,7 @@ def _branch(
         yield step
         frame = step.frame
     if branch.when is not None:
-        kept = rows_where(frame, branch.when) if frame.height else frame
+        kept = branch.when.keep(frame) if frame.height else frame
         yield Seen(f"{name}/when", frame.height, kept)
         frame = kept
     yield Seen(name, before, frame.drop(branch.drop, strict=False))

@@ -27,7 +27,7 @@ def test_every_stage_knows_its_columns() -> None:
     when = bound.branches["alarms"].when
     assert when is not None
     rows = pl.DataFrame({"fahrenheit": [79.0, 81.0, None]})
-    assert rows.filter(when)["fahrenheit"].to_list() == [81.0]
+    assert when.keep(rows)["fahrenheit"].to_list() == [81.0]
 
 
 def test_the_shape_of_memory_changes_with_options_and_key_only() -> None:
