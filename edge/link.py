@@ -165,7 +165,7 @@ class Link:
             if due is None:
                 return IDLE
             if due > 0:
-                return due
+                return min(due, IDLE)  # rows that come by then may make a parcel
             if self._ahead >= self.sink.send_limit and self._may_send():
                 return 0.0
             if not await self._roll_once():

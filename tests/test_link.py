@@ -208,6 +208,24 @@ def test_what_is_in_neither_list_goes_again_with_the_same_bytes(
     assert len(sink.sent) > 4
 
 
+def test_rows_become_parcels_at_their_size_while_the_way_is_shut(
+    outbox: Outbox, clock: HandClock
+) -> None:
+    roll = Roll(40, timedelta(hours=1))
+    link = link_of(outbox, FlakySink.of(*["down"] * 20), clock, roll=roll)
+    append(outbox, *range(5))
+    while link._try_at - clock.steady() < 10:
+        clock.advance(max(link._try_at - clock.steady(), 0.0))
+        steps(link, 1)
+    append(outbox, 5)
+    assert steps(link, 1)[0] <= 1.0
+    assert outbox.has_entries("lake")
+    append(outbox, 6, 7, 8, 9)
+    steps(link, 1)
+    assert not outbox.has_entries("lake")
+    assert outbox.depth("lake").rows == 10
+
+
 def test_what_arrives_does_not_wait_long_for_what_does_not(
     outbox: Outbox, clock: HandClock
 ) -> None:
