@@ -152,7 +152,7 @@ class Link:
         return max(0.0, min(self._try_at - self._clock.steady(), next_roll))
 
     async def _roll_due(self) -> float:
-        """Roll while something is due; seconds until the next is.
+        """Roll while something is due; seconds until something may be.
 
         What rolled last is sent before more is: rows that come as fast as they can be rolled must
         not keep a link idle that is up.
@@ -165,7 +165,7 @@ class Link:
             if due is None:
                 return IDLE
             if due > 0:
-                return min(due, IDLE)  # rows that come by then may make a parcel
+                return min(due, IDLE)  # rows that come by then may make a parcel, and wake nobody
             if self._ahead >= self.sink.send_limit and self._may_send():
                 return 0.0
             if not await self._roll_once():

@@ -32,6 +32,7 @@ class Roller:
         """
         frames = _alike(entries)
         taken, sequence = len(frames), _sequence(entries, frames)
+        # In one piece, for what is made of 500 small ones takes half as much time again.
         rows = pl.concat(frames, how="diagonal_relaxed", rechunk=True)
         del frames  # they are as large again
         ids = self._with_ids(rows, sequence)

@@ -52,7 +52,8 @@ class Worker:
     """A daemon thread on which pieces of work run one after the other, in the order given.
 
     An executor of the standard library does the same with locks and conditions of its own for each
-    piece: a third of the processor time of a small commit, where all caches are cold.
+    piece: a third of the processor time of a small commit, where all caches are cold. The thread
+    lives until `close`, or until the process ends: that does not wait for what is under way.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,19 +61,21 @@ class Worker:
         self._tasks: SimpleQueue[_Task[Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._changing = threading.Lock()
 
     async def call(self, work: Callable[[], _T]) -> _T:
         """Run a piece of work; one whose caller has given up before its turn is left out."""
-        if self._closed:
-            raise RuntimeError(f"thread {self._name!r} is closed")
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=_run_all, args=(self._tasks,), name=self._name, daemon=True
-            )
-            self._thread.start()
         loop = asyncio.get_running_loop()
         task: _Task[_T] = _Task(work, loop.create_future(), loop)
-        self._tasks.put(task)
+        with self._changing:
+            if self._closed:
+                raise RuntimeError(f"thread {self._name!r} is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_run_all, args=(self._tasks,), name=self._name, daemon=True
+                )
+                self._thread.start()
+            self._tasks.put(task)
         try:
             return await task.done
         finally:
@@ -80,8 +83,9 @@ class Worker:
 
     def close(self) -> None:
         """Take nothing more; what was given is done."""
-        self._closed = True
-        self._tasks.put(None)
+        with self._changing:  # nothing comes behind the end, where it would wait for ever
+            self._closed = True
+            self._tasks.put(None)
 
 
 class _Task(NamedTuple, Generic[_T]):

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from edge.expression import Condition, Values, compile_condition, compile_value
+from edge.expression import (
+    Condition,
+    Values,
+    compile_condition,
+    compile_value,
+    select,
+    with_columns,
+)
 from edge.expression.direct import Unclear, computes, without_default
 from edge.expression.evaluate import FEW
 from edge.expression.tree import dump
@@ -19,7 +26,10 @@ COLUMNS = pl.Schema(
 )
 ROW = {"x": 1.5, "y": -2.0, "n": 3, "s": "ok", "ok": True}
 
-numbers = st.sampled_from(["0", "1", "32", "1.8", "0.1", "1e3", "-2.5", "9007199254740993"])
+numbers = st.sampled_from(
+    ["0", "1", "32", "1.8", "0.1", "1e3", "-2.5", "9007199254740993", "-0e0", "(5 * 2)",
+     "(0 - 10)", "CAST(10 AS DOUBLE)", "POWER(10, 1)"]
+)  # fmt: skip
 comparisons = st.sampled_from(["=", "<>", "<", "<=", ">", ">="])
 sums = st.recursive(
     st.sampled_from(["x", "y"]),
@@ -27,7 +37,7 @@ sums = st.recursive(
         st.builds("({} {} {})".format, inner, st.sampled_from("+-*/"), numbers),
         st.builds("({} {} {})".format, numbers, st.sampled_from("+-*/"), inner),
         st.builds("({} {} {})".format, inner, st.sampled_from("+-*/"), inner),
-        st.builds("ROUND({}, {})".format, inner, st.integers(0, 12)),
+        st.builds("ROUND({}, {})".format, inner, st.integers(0, 40)),
     ),
     max_leaves=4,
 )
@@ -72,6 +82,11 @@ def frame_of(given_rows: list[dict[str, object]]) -> pl.DataFrame:
     return pl.DataFrame(given_rows, schema=COLUMNS)
 
 
+def with_company(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows twice: to a single one polars adds otherwise. It must not know that they repeat."""
+    return pl.DataFrame([pl.concat([column, column]) for column in frame])
+
+
 def as_text(frame: pl.DataFrame) -> list[tuple[str, ...]]:
     """0.0 and -0.0 are equal, and NaN nothing, but each is written in its own way."""
     return frame.select(pl.all().cast(pl.String)).rows()
@@ -100,8 +115,8 @@ def test_a_condition_keeps_what_the_planner_keeps(
     sql: str, given_rows: list[dict[str, object]]
 ) -> None:
     expr, frame = compile_condition(sql, COLUMNS, "w"), frame_of(given_rows)
-    kept = frame.vstack(frame).filter(expr)
-    assert_frame_equal(Condition(expr, COLUMNS).keep(frame), kept.head(kept.height // 2))
+    mask = select(with_company(frame), [expr]).to_series().head(frame.height)
+    assert_frame_equal(Condition(expr, COLUMNS).keep(frame), frame.filter(mask))
 
 
 @examples(300)
@@ -112,23 +127,45 @@ def test_values_are_what_the_planner_gives(
     frame = frame_of(given_rows)
     exprs = {name: compile_value(sql, COLUMNS, "w") for name, sql in {"a": one, "b": two}.items()}
     found = Values(exprs, COLUMNS).add(frame)
-    # A row alone polars computes otherwise.
-    expected = frame.vstack(frame).with_columns(**exprs).head(frame.height)
+    expected = with_columns(
+        with_company(frame), [expr.alias(name) for name, expr in exprs.items()]
+    ).head(frame.height)
     assert found.schema == expected.schema
     assert as_text(found) == as_text(expected)
 
 
 @examples(300)
 @given(sums, conditions, rows)
-def test_a_row_comes_out_the_same_alone_and_in_company(
+def test_a_row_comes_out_the_same_alone_among_few_and_among_many(
     sql: str, where: str, given_rows: list[dict[str, object]]
 ) -> None:
-    frame = frame_of(given_rows)
     values = Values({"a": compile_value(sql, COLUMNS, "w")}, COLUMNS)
     condition = Condition(compile_condition(where, COLUMNS, "w"), COLUMNS)
-    together = as_text(condition.keep(values.add(frame)))
-    alone = [condition.keep(values.add(frame[place])) for place in range(frame.height)]
-    assert [row for each in alone for row in as_text(each)] == together
+
+    def outcome(frame: pl.DataFrame) -> list[tuple[str, ...]]:
+        return as_text(condition.keep(values.add(frame)))
+
+    few = frame_of(given_rows)
+    assert [row for place in range(few.height) for row in outcome(few[place])] == outcome(few)
+    times = FEW // max(1, few.height) + 1
+    assert outcome(pl.concat([few] * times)) == outcome(few) * times
+
+
+@pytest.mark.parametrize("ten", ["10.0", "10", "CAST(10 AS DOUBLE)", "COALESCE(10.0, x)"])
+@pytest.mark.parametrize("rows", [1, 2, FEW, FEW + 1])
+def test_a_column_of_one_value_is_a_column(ten: str, rows: int) -> None:
+    columns = pl.Schema({"x": pl.Float64()})
+    constants = Values(
+        {"ten": compile_value(ten, columns, "w"), "zero": compile_value("0.0", columns, "w")},
+        columns,
+    )
+    frame = constants.add(pl.DataFrame({"x": [3.0] * rows}))
+    both = {"v": "x / ten", "z": "zero * -1 + zero"}
+    exprs = {name: compile_value(sql, frame.schema, "w") for name, sql in both.items()}
+    added = Values(exprs, frame.schema)
+    assert set(added.add(frame).select("v", "z").cast(pl.String).rows()) == {("0.3", "0.0")}
+    condition = Condition(compile_condition("x / ten > 0.3", frame.schema, "w"), frame.schema)
+    assert not condition.keep(frame).height
 
 
 @given(st.lists(st.floats(0, 1e9, exclude_min=True), min_size=1), st.integers(0, 6))

@@ -53,7 +53,9 @@ def holds(sql: str, **row: Any) -> Any:
 @pytest.mark.parametrize(
     "sql",
     ["x / 10", "n / 10", "x / 3.3", "(x + 1) / 1.8", "x // 0.1", "x / 7 / 3", "0 + x", "-x",
-     "POW(x, 3)", "POWER(x, 0.3)", "x % 0.7", "SQRT(x) / 3", "ROUND(x, 1) / 1.8"],
+     "POW(x, 3)", "POWER(x, 0.3)", "x % 0.7", "SQRT(x) / 3", "ROUND(x, 1) / 1.8",
+     "x / (5 * 2)", "x / CAST(10 AS DOUBLE)", "x + CAST(0 AS DOUBLE)", "x / -0e0",
+     "x / POWER(10, 1)"],
 )  # fmt: skip
 def test_a_row_gives_the_same_alone_and_in_company(sql: str) -> None:
     columns = pl.Schema({"x": pl.Float64(), "n": pl.Int64()})
@@ -67,8 +69,10 @@ def test_a_row_gives_the_same_alone_and_in_company(sql: str) -> None:
 
 def test_a_number_divides_exactly() -> None:
     numbers = [*range(1000), 104_844_215_242_163]
-    frame = pl.DataFrame({"x": [*map(float, numbers)], "n": numbers})
-    for sql, by in (("x / 10", 10), ("n / 10", 10), ("x / 1.8", 1.8), ("ROUND(x, 1) / 1.8", 1.8)):
+    unsigned = pl.Series(numbers, dtype=pl.UInt64)
+    frame = pl.DataFrame({"x": [*map(float, numbers)], "n": numbers, "u": unsigned})
+    for sql, by in (("x / 10", 10), ("n / 10", 10), ("x / 1.8", 1.8), ("ROUND(x, 1) / 1.8", 1.8),
+                    ("x / (5 * 2)", 10), ("u / 10", 10), ("n / POWER(10, 1)", 10)):  # fmt: skip
         expr = compile_value(sql, frame.schema, "w")
         expected = [number / by for number in numbers]
         assert frame.select(expr).to_series().to_list() == expected

@@ -301,9 +301,8 @@ def test_rows_that_wait_in_damaged_memory_are_counted_once(tmp_path: Path) -> No
             while runner._waiting.rows is None:
                 assert await runner.step()
             db = runner.outbox._file.db
-            await asyncio.get_running_loop().run_in_executor(
-                runner.outbox._thread,
-                lambda: db.execute("UPDATE memory SET body = x'00' WHERE name = 'waiting'"),
+            await runner.outbox._thread.call(
+                lambda: db.execute("UPDATE memory SET body = x'00' WHERE name = 'waiting'")
             )
 
     asyncio.run(go())

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import polars as pl
 
 from edge import small
-from edge.expression.tree import Node, repeated
+from edge.expression.meaning import repeated
+from edge.expression.tree import Node
 
 Compute = Callable[["pl._plr.PyDataFrame"], "pl._plr.PySeries"]
 _Kind = Literal["f64", "i64", "str", "bool"]
@@ -31,7 +32,8 @@ _CALCULATE = {"Plus": "add", "Minus": "sub", "Mul": "mul", "Multiply": "mul"}
 _CALCULATE |= {"Div": "div", "TrueDivide": "div"}
 _NULL = {"Literal": {"Scalar": {"Null": "Null"}}}
 _FALSE = {"Literal": {"Scalar": {"Boolean": False}}}
-_WHOLE = 2.0**52  # a float from here on has no fraction: what is added to it is rounded
+_EXACT = 2.0**52  # below, a float can have a fraction; what is added to it loses its own, rounded
+_POWERS = 22  # of ten that a float holds exactly
 
 
 class Unclear(Exception):
@@ -48,7 +50,7 @@ def computes(node: Node, columns: pl.Schema) -> Compute | None:
     It takes a frame and raises Unclear.
     """
     try:
-        return _computes(node, columns)[0]
+        return _part(node, columns)[0]
     except (_Unknown, OverflowError):
         return None
 
@@ -61,23 +63,23 @@ def without_default(node: Node) -> Node:
     return node
 
 
-def _computes(node: Node, columns: pl.Schema) -> _Part:
+def _part(node: Node, columns: pl.Schema) -> _Part:
     match node:
         case {"Column": str(name)}:
             return _column(name, columns)
         case {"Ternary": {"predicate": asked, "truthy": value, "falsy": other}}:
             if other == _NULL and asked == _is_not_nan(value):
-                return _without_nan(_computes(value, columns))
+                return _without_nan(_part(value, columns))
         case {"BinaryExpr": {"left": left, "op": str(op), "right": right}}:
             return _binary(op, left, right, columns)
         case {"Function": {"input": [left, right], "function": {"Sql": {"Binary": str(op)}}}}:
             return _binary(op, left, right, columns)
         case {"Function": {"input": [value], "function": {"Boolean": "Not"}}}:
-            return _not(_computes(value, columns))
+            return _not(_part(value, columns))
         case {"Function": {"input": [value], "function": {"Sql": {"Round": {"decimals": d}}}}}:
-            return _rounded(_computes(value, columns), d)
+            return _rounded(_part(value, columns), d)
         case {"Cast": {"expr": value, "dtype": {"Literal": "Boolean"}}}:
-            return _only(_computes(value, columns), "bool")
+            return _only(_part(value, columns), "bool")
     raise _Unknown
 
 
@@ -127,21 +129,21 @@ def _not(part: _Part) -> _Part:
 
 def _binary(op: str, left: Node, right: Node, columns: pl.Schema) -> _Part:
     if op in _JOIN:
-        return _both(_JOIN[op], _computes(left, columns), _computes(right, columns), "bool")
+        return _both(_JOIN[op], _part(left, columns), _part(right, columns), "bool")
     if op in _COMPARE:
         if "Literal" in left:
             op, left, right = _TURNED.get(op, op), right, left
-        return _compared(_COMPARE[op], _computes(left, columns), right)
+        return _compared(_COMPARE[op], _part(left, columns), right)
     if op not in _CALCULATE:
         raise _Unknown
     name = _CALCULATE[op]
     if name == "div" and (number := repeated(right)) is not None:
-        return _divided(_computes(left, columns), number)
+        return _divided(_part(left, columns), number)
     if "Literal" in right:
-        return _calculated(f"{name}_f64", _computes(left, columns), right)
+        return _calculated(f"{name}_f64", _part(left, columns), right)
     if "Literal" in left:
-        return _calculated(f"{name}_f64_rhs", _computes(right, columns), left)
-    return _both(name, _computes(left, columns), _computes(right, columns), "f64")
+        return _calculated(f"{name}_f64_rhs", _part(right, columns), left)
+    return _both(name, _part(left, columns), _part(right, columns), "f64")
 
 
 def _both(method: str, left: _Part, right: _Part, kind: _Kind) -> _Part:
@@ -163,7 +165,7 @@ def _calculated(method: str, part: _Part, literal: Node) -> _Part:
 
 def _scalar(literal: Node, kind: _Kind) -> float | int | str:
     match literal:
-        case {"Literal": {"Dyn": {"Int": int(number)}}} if abs(number) < _WHOLE:
+        case {"Literal": {"Dyn": {"Int": int(number)}}} if abs(number) < _EXACT:
             if kind != "str":
                 return float(number) if kind == "f64" else number
         case {"Literal": {"Dyn": {"Float": float(number)}}} if kind == "f64":
@@ -186,13 +188,15 @@ def _quotient(column: Any, number: float) -> Any:
 def _rounded(part: _Part, decimals: int) -> _Part:
     """Of positive numbers: the nearest one with so many decimals, of two the even one."""
     value, kind = _only(part, "f64")
+    if decimals > _POWERS:
+        raise _Unknown
     factor = 10.0**decimals
 
     def compute(frame: Any) -> Any:
         found = value(frame)
         least, most = found.min(), found.max()
-        if least is None or not (least > 0 and most * factor < _WHOLE):
+        if least is None or not (least > 0 and most * factor < _EXACT):
             raise Unclear
-        return _quotient(found.mul_f64(factor).add_f64(_WHOLE).sub_f64(_WHOLE), factor)
+        return _quotient(found.mul_f64(factor).add_f64(_EXACT).sub_f64(_EXACT), factor)
 
     return compute, kind

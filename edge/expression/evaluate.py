@@ -1,6 +1,6 @@
 """Expressions over the columns of a batch, evaluated with little around them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from polars._utils.wrap import wrap_df, wrap_s
@@ -30,22 +30,25 @@ def with_columns(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
 
 
 def select_rows(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
-    """As `select`, of expressions that look at one row: it never matters how many come together.
+    """As `select`, of expressions that look at one row: how many come together makes no difference.
 
-    To a single row polars adds, and raises to a power, otherwise than to each of many.
+    To polars it does. With one value it divides and adds otherwise than with many, and a column
+    that it knows to hold the same value everywhere it takes for one value.
     """
-    return _of_one(frame, select, exprs)
+    return select(_as_many(frame), exprs).head(frame.height)
 
 
-def _of_one(
-    frame: pl.DataFrame,
-    evaluate: Callable[[pl.DataFrame, Sequence[pl.Expr]], pl.DataFrame],
-    exprs: Sequence[pl.Expr],
-) -> pl.DataFrame:
-    """What `evaluate` gives; a row that comes alone has itself for company."""
-    if frame.height != 1:
-        return evaluate(frame, exprs)
-    return evaluate(frame.vstack(frame), exprs).head(1)
+def _add_to_rows(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
+    """As `with_columns`, of such expressions."""
+    return with_columns(_as_many(frame), exprs).head(frame.height)
+
+
+def _as_many(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows with all their values written out, and a row that comes alone twice."""
+    if not frame.width:
+        return frame
+    rows = frame.vstack(frame) if frame.height == 1 else frame
+    return small.frame_of(rows.get_columns())
 
 
 def _collect(lazy: "pl._plr.PyLazyFrame") -> pl.DataFrame:
@@ -85,10 +88,15 @@ class Values:
         """As `frame.with_columns(exprs)`."""
         if self._computed and frame.height <= FEW:
             try:
-                made = [(name, compute(frame._df)) for name, compute in self._computed]
-            except Unclear:
-                return _of_one(frame, with_columns, self._exprs)
-            for name, column in made:
-                column.rename(name)
-            return wrap_df(frame._df.hstack([column for _, column in made]))
-        return _of_one(frame, with_columns, self._exprs)
+                return self._added(frame)
+            except (Unclear, pl.exceptions.DuplicateError):
+                pass
+        return _add_to_rows(frame, self._exprs)
+
+    def _added(self, frame: pl.DataFrame) -> pl.DataFrame:
+        made = []
+        for name, compute in self._computed:
+            column = compute(frame._df)
+            column.rename(name)
+            made.append(column)
+        return wrap_df(frame._df.hstack(made))

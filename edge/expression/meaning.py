@@ -1,5 +1,6 @@
 """Gives an expression the meaning that is promised, where SQL in polars differs from it."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ from polars.exceptions import PolarsError, StructFieldNotFoundError
 
 from edge.errors import DefinitionError
 from edge.expression.columns import TIMESTAMP, parse_timestamp, probe, type_word
-from edge.expression.tree import Node, dump, function_name, load, repeat
+from edge.expression.tree import Node, dump, function_name, load
 from edge.expression.wording import said
 
 _COMPARISONS = frozenset({"Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq"})
@@ -135,15 +136,19 @@ class Meaning:
         return {"Function": body | {"input": inputs, "function": _lenient(body["function"])}}
 
     def _exactly(self, left: Node, right: Node) -> Node:
-        """A number that something is divided by, once for every row.
+        """A constant that something is divided by, in a form that polars divides by.
 
-        By a single one polars multiplies with what is nearly 1 / 10: 3 / 10 is 0.30000000000000004.
+        By a single number it multiplies, with what is nearly 1 / number: 3 / 10 would be
+        0.30000000000000004.
         """
-        number = right.get("Literal", {}).get("Dyn") if isinstance(right, dict) else None
-        columns = load(left).meta.root_names()
-        if number is None or not columns or self.dtype(left) not in (pl.Float64, pl.Int64):
+        columns, dtype = load(left).meta.root_names(), self.dtype(left)
+        exact = dtype == pl.Float64 or dtype.is_integer()
+        if not (columns and exact) or load(right).meta.root_names():
             return right
-        return repeat(float(next(iter(number.values()))), columns[0])
+        number = pl.select(load(right)).item()
+        if not isinstance(number, int | float) or not (number and math.isfinite(number)):
+            return right
+        return repeat(float(number), columns[0])
 
     def _any_float(self, nodes: list[Node]) -> bool:
         return any(self.dtype(node).is_float() for node in nodes)
@@ -157,6 +162,24 @@ class Meaning:
             return node
         moments = [self._moment(text) for text in texts.drop_nulls()]
         return dump(pl.lit(pl.Series([moments], dtype=pl.List(TIMESTAMP))))
+
+
+def repeat(number: float, column: str) -> Node:
+    """A number as a column of it; `column` is one that the rows have.
+
+    Made of whatever that holds: a literal, or `when` with the same on both sides, polars knows to
+    be one number.
+    """
+    return dump(pl.col(column).is_null().cast(pl.Float64) * 0.0 + pl.lit(number, pl.Float64))
+
+
+def repeated(node: Node) -> float | None:
+    """The number that `repeat` was given; None for any other tree."""
+    match node:
+        case {"BinaryExpr": {"right": {"Literal": {"Scalar": {"Float64": float(number)}}}}}:
+            columns = load(node).meta.root_names()
+            return number if columns and node == repeat(number, columns[0]) else None
+    return None
 
 
 def _as_comparison(body: Any) -> Any:

@@ -49,20 +49,3 @@ def children(kind: str, body: Any) -> Iterable[Any]:
             return tuple(body["input"])
         case _:
             return ()
-
-
-def repeat(number: float, column: str) -> Node:
-    """A number once for every row, which has `column`.
-
-    Whatever is simpler polars takes for the one number that it is.
-    """
-    return dump(pl.col(column).is_null().cast(pl.Float64) * 0.0 + pl.lit(number, pl.Float64))
-
-
-def repeated(node: Node) -> float | None:
-    """The number that `repeat` was given; None for any other tree."""
-    match node:
-        case {"BinaryExpr": {"right": {"Literal": {"Scalar": {"Float64": float(number)}}}}}:
-            columns = load(node).meta.root_names()
-            return number if columns and node == repeat(number, columns[0]) else None
-    return None
