@@ -1,6 +1,6 @@
 """Expressions over the columns of a batch, evaluated with little around them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 from polars._utils.wrap import wrap_df, wrap_s
@@ -35,20 +35,20 @@ def select_rows(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     To polars it does. With one value it divides and adds otherwise than with many, and a column
     that it knows to hold the same value everywhere it takes for one value.
     """
-    return select(_as_many(frame), exprs).head(frame.height)
+    return _of_rows(frame, select, exprs)
 
 
-def _add_to_rows(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
-    """As `with_columns`, of such expressions."""
-    return with_columns(_as_many(frame), exprs).head(frame.height)
-
-
-def _as_many(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows with all their values written out, and a row that comes alone twice."""
+def _of_rows(
+    frame: pl.DataFrame,
+    evaluate: Callable[[pl.DataFrame, Sequence[pl.Expr]], pl.DataFrame],
+    exprs: Sequence[pl.Expr],
+) -> pl.DataFrame:
+    """What `evaluate` gives for all values written out, and for a row that comes alone twice."""
     if not frame.width:
-        return frame
-    rows = frame.vstack(frame) if frame.height == 1 else frame
-    return small.frame_of(rows.get_columns())
+        return evaluate(frame, exprs)
+    if frame.height != 1:
+        return evaluate(small.frame_of(frame.get_columns()), exprs)
+    return evaluate(small.frame_of(frame.vstack(frame).get_columns()), exprs).head(1)
 
 
 def _collect(lazy: "pl._plr.PyLazyFrame") -> pl.DataFrame:
@@ -91,7 +91,7 @@ class Values:
                 return self._added(frame)
             except (Unclear, pl.exceptions.DuplicateError):
                 pass
-        return _add_to_rows(frame, self._exprs)
+        return _of_rows(frame, with_columns, self._exprs)
 
     def _added(self, frame: pl.DataFrame) -> pl.DataFrame:
         made = []
