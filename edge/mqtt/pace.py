@@ -1,8 +1,8 @@
 """How long to wait before the next read, and when a broker waits for our acknowledgements."""
 
 SHORTEST = 0.001
-LONGEST = 0.05
-_MUCH, _LITTLE = 128 * 1024, 32 * 1024
+LONGEST = 0.1
+_MUCH, _LITTLE = 128 * 1024, 64 * 1024
 _FIRST_WINDOW = 20
 _SMALLEST_WINDOW = 8
 _ALIKE = 3

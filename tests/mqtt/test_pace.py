@@ -15,7 +15,7 @@ def batch(pace: Pace, reads: list[int]) -> tuple[int, bool]:
     return outstanding, False
 
 
-def test_a_flood_is_read_every_millisecond_and_a_stream_every_twenty() -> None:
+def test_a_flood_is_read_every_millisecond_and_a_trickle_as_rarely_as_may_be() -> None:
     pace = Pace()
     for _ in range(10):
         pace.read(0, 14_500)
@@ -23,6 +23,16 @@ def test_a_flood_is_read_every_millisecond_and_a_stream_every_twenty() -> None:
     for _ in range(10):
         pace.read(0, 500_000)
     assert pace.nap(0) == SHORTEST
+
+
+def test_a_nap_that_doubled_stays_where_it_is() -> None:
+    for rate in (50_000, 1_000_000, 5_000_000, 20_000_000, 90_000_000):  # bytes a second
+        pace = Pace()
+        naps = [pace.nap(0)]
+        for _ in range(20):
+            pace.read(0, int(rate * naps[-1]))
+            naps.append(pace.nap(0))
+        assert naps[-1] == naps[-5]
 
 
 def test_a_full_window_of_twenty_is_committed_at_once() -> None:

@@ -1,0 +1,82 @@
+"""When a batch of messages ends, by a clock that the test moves and a broker that keeps time."""
+
+from typing import cast
+
+import pytest
+
+from edge.mqtt.connection import Connection
+from edge.mqtt.gather import Gatherer
+from edge.mqtt.packets import Messages
+from tests.loop import in_loop
+from tests.scripted import HandClock
+
+_SIZE = 145  # bytes of a message
+
+
+class LateClock(HandClock):
+    """Wakes a little late, as every real one does."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds + 1e-6)
+
+
+class Line:
+    """A connection on which `rate` messages a second arrive at QoS 0."""
+
+    generation = outstanding = 0
+
+    def __init__(self, clock: HandClock, rate: int) -> None:
+        self.clock, self.rate = clock, rate
+        self.reads = 0
+        self.due = clock.steady()
+
+    async def wait(self, patience: float) -> None:
+        self.clock.advance(min(patience, max(0.0, self.due - self.clock.steady())))
+
+    def drain(self, messages: Messages, limit: int, most: int) -> int:
+        count = 0
+        while self.due <= self.clock.steady() and len(messages) < limit:
+            messages.add(0x30, b"t", b"", bytes(_SIZE), _SIZE)
+            messages.size += _SIZE
+            self.due += 1 / self.rate
+            count += 1
+        self.reads += 1
+        return count
+
+
+async def batches(line: Line, wait: float, count: int) -> list[tuple[float, int]]:
+    """How many seconds each batch takes, and how many reads; the next one begins at once."""
+    gatherer = Gatherer(10_000, wait, 2**26, line.clock)
+    found = []
+    for _ in range(count):
+        began, line.reads = line.clock.steady(), 0
+        assert await gatherer.gather(cast(Connection, line))
+        found.append((line.clock.steady() - began, line.reads))
+    return found
+
+
+@in_loop
+async def test_the_first_message_after_silence_waits_no_longer_than_it_was_told() -> None:
+    line = Line(LateClock(), 5000)
+    line.due += 0.5
+    [(span, _)] = await batches(line, 0.05, 1)
+    assert span == pytest.approx(0.55, abs=1e-4)
+
+
+@in_loop
+@pytest.mark.parametrize(("wait", "longest"), [(0.05, 0.075), (0.02, 0.03), (2.0, 2.025)])
+async def test_a_stream_that_flows_lies_unread_for_a_moment(wait: float, longest: float) -> None:
+    for span, _ in (await batches(Line(LateClock(), 1000), wait, 20))[10:]:
+        assert span == pytest.approx(longest, abs=1e-4)
+
+
+@in_loop
+async def test_a_stream_that_flows_is_read_once_a_batch() -> None:
+    found = await batches(Line(LateClock(), 5000), 0.05, 20)
+    assert [reads for _, reads in found[10:]] == [1] * 10
+
+
+@in_loop
+async def test_a_flood_does_not_lie_unread() -> None:
+    found = await batches(Line(LateClock(), 200_000), 0.05, 20)
+    assert found[-1][0] == pytest.approx(0.05, abs=1e-4)
