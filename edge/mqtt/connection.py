@@ -88,7 +88,7 @@ class Connection:
             self._lose(error)
         if count := len(messages) - before:
             messages.arrivals.append((count, self._clock.now()))
-            self.outstanding += sum(map(bool, messages.ids[before:]))
+            self.outstanding += len(list(filter(None, messages.ids[before:])))
         return count
 
     @property

@@ -1,5 +1,6 @@
 """MQTT packets out of a byte stream: PUBLISH taken apart by index, all others left whole."""
 
+import struct
 from collections.abc import Sequence
 
 from edge.errors import LinkDown
@@ -13,6 +14,9 @@ CONTROL_LIMIT = 2**20
 KEPT_OF_OVERSIZE = 1024
 """Bytes that are kept of a payload over the limit, to show what it was."""
 _VARIABLE_HEADER = 2**17
+# Type and flags, the two bytes of a length up to 16 KiB, the length of the topic. One call for all
+# of them takes less time than an index for each.
+_START = struct.Struct(">BBBH").unpack_from
 
 
 class Messages:
@@ -50,15 +54,20 @@ class Messages:
     def __len__(self) -> int:
         return len(self.topics)
 
-    def add(self, head: int, topic: bytes, packet_id: bytes, payload: bytes, size: int) -> None:
-        """One message; `head` is the first byte of its packet, `size` that of the whole payload."""
+    def add(
+        self, head: int, topic: bytes, packet_id: bytes, payload: bytes, oversize: int = 0
+    ) -> None:
+        """One message; `head` is the first byte of its packet.
+
+        oversize: bytes of the whole payload if it is over the limit, so that it is cut off here.
+        """
         index = len(self.topics)
         if head & DUPLICATE:
             self.duplicates.append(index)
         if head & RETAIN:
             self.retained.append(index)
-        if size != len(payload):
-            self.oversize[index] = size
+        if oversize:
+            self.oversize[index] = oversize
         self.topics.append(topic)
         self.payloads.append(payload)
         self.ids.append(packet_id)
@@ -74,6 +83,8 @@ class Splitter:
         """properties: whether packets carry MQTT 5 properties."""
         self._properties = properties
         self._max_payload = max_payload
+        # The second byte of a packet's length up to which no payload in it can be too large.
+        self._highest = min(127, (max_payload + 1 >> 7) - 1)
         self._data = b""
         self._at = 0
         self._skip = 0
@@ -96,28 +107,30 @@ class Splitter:
                 return others
 
     def _take_plain(self, messages: Messages, limit: int) -> None:
-        # The hot path: 0.3 us per message. It leaves whatever is unusual to `_take_any`.
-        if self._skip:
+        # The hot path: 0.4 us per message. It leaves whatever is unusual to `_take_any`.
+        highest = self._highest
+        if self._skip or highest < 0:
             return
         data, at, size, properties = self._data, self._at, len(self._data), self._properties
         add_topic, add_payload = messages.topics.append, messages.payloads.append
         add_id = messages.ids.append
         try:
             for _ in range(limit - len(messages.topics)):
-                head, length, start = data[at], data[at + 1], at + 2
-                if length > 127:
-                    high = data[start]
-                    if high > 127:
+                head, low, high, length = _START(data, at)
+                if low > 127:
+                    if high > highest:
                         break
-                    length = length & 127 | high << 7
-                    start += 1
-                end = start + length
+                    name, end = at + 5, at + 3 + (low & 127 | high << 7)
+                else:  # no second byte, so that what follows lies one place before
+                    name, end = at + 4, at + 2 + low
+                    length = high << 8 | length >> 8
                 if end > size:
                     break
-                name = start + 2
-                middle = body = name + (data[start] << 8 | data[start + 1])
+                middle = body = name + length
+                packet_id = b""
                 if head == 0x32:
                     body += 2
+                    packet_id = data[middle:body]
                 elif head != 0x30:
                     break
                 if properties:
@@ -125,13 +138,13 @@ class Splitter:
                     if skip > 127:
                         break
                     body += skip + 1
-                if body > end or middle == name:
+                if body > end or not length:
                     break
                 add_topic(data[name:middle])
-                add_id(data[middle : middle + 2] if head == 0x32 else b"")
+                add_id(packet_id)
                 add_payload(data[body:end])
                 at = end
-        except IndexError:  # the stream is cut inside the header of a packet
+        except (IndexError, struct.error):  # the stream is cut inside the header of a packet
             pass
         self._at = at
 
@@ -167,7 +180,7 @@ class Splitter:
         size = end - start - body
         if size <= self._max_payload:
             if whole:
-                messages.add(head, topic, packet_id, packet[body:], size)
+                messages.add(head, topic, packet_id, packet[body:])
                 self._at = end
             return whole
         if len(packet) < min(end - start, body + KEPT_OF_OVERSIZE):

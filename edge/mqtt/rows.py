@@ -63,7 +63,7 @@ class RowReader:
         for index, size in messages.oversize.items():
             faults[index] = (
                 f"payload has {format_size(size)}, the limit is {format_size(self._limit)} "
-                f"(max_payload); its first {KEPT_OF_OVERSIZE} bytes are kept"
+                f"(max_payload); its first {min(size, KEPT_OF_OVERSIZE)} bytes are kept"
             )
         left_out = {*repeats, *retained}
         rejects = [

@@ -185,7 +185,7 @@ class MqttSource(Endpoint, Source):
 
     async def _arrival(self, messages: Messages, connection: Connection) -> Arrival:
         rows = await off_loop(len(messages), self._reader.read, messages)
-        ids = [each for each in messages.ids if each]
+        ids = list(filter(None, messages.ids))
         acknowledge = partial(_acknowledge, connection, messages.generation, ids)
         left_out = len(rows.rejects) + rows.redelivered + rows.retained
         return Arrival(

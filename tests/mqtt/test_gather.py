@@ -36,7 +36,7 @@ class Line:
     def drain(self, messages: Messages, limit: int, most: int) -> int:
         count = 0
         while self.due <= self.clock.steady() and len(messages) < limit:
-            messages.add(0x30, b"t", b"", bytes(_SIZE), _SIZE)
+            messages.add(0x30, b"t", b"", bytes(_SIZE))
             messages.size += _SIZE
             self.due += 1 / self.rate
             count += 1

@@ -122,6 +122,15 @@ def test_a_payload_over_the_limit_is_stepped_over_without_being_held() -> None:
     assert messages.oversize == {1: 10_000_000}
 
 
+@pytest.mark.parametrize("most", [1, 100, 126, 127, 128, 1000, 16_383, 16_384, 20_000])
+@pytest.mark.parametrize("over", [-1, 0, 1, 300])
+def test_every_limit_of_a_payload_holds(most: int, over: int) -> None:
+    payload = b"x" * (most + over)
+    found, _, _ = split([publish(b"a", payload)], most=most)
+    kept = payload if over <= 0 else payload[:KEPT_OF_OVERSIZE]
+    assert found == [(b"a", kept, b"", False, False, most + over if over > 0 else None)]
+
+
 def test_packets_beyond_the_limit_wait() -> None:
     splitter, first, second = Splitter(False, 100), Messages(), Messages()
     splitter.feed(b"".join(publish(b"a", b"%d" % i) for i in range(5)))
