@@ -1,6 +1,6 @@
 """Messages -> rows: what was there before is left out, the rest is decoded, captures are added."""
 
-import struct
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, compress, repeat
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from edge import small
 from edge.codec import TIMESTAMP, Decoder, Reject
 from edge.component import format_size
 from edge.mqtt.packets import KEPT_OF_OVERSIZE, Messages
-from edge.mqtt.seen import Seen, fingerprints, topic_hashes
+from edge.mqtt.seen import Seen, fingerprints, packet_ids, topic_hashes
 from edge.mqtt.topics import Topics
 
 Retained = Literal["skip", "once", "keep"]
@@ -93,9 +93,7 @@ class RowReader:
             for index in messages.duplicates
             if ids[index] and seen.is_repeat(int.from_bytes(ids[index], "big"), marks[index])
         }
-        joined = b"".join(ids)
-        numbers = struct.unpack(f">{len(joined) // 2}H", joined)
-        seen.hand_over(dict(zip(numbers, compress(marks, ids), strict=True)))
+        seen.hand_over(packet_ids(ids), array("Q", compress(marks, ids)))
         return repeats
 
     def _retained_before(

@@ -1,8 +1,11 @@
 """What a start must know of an MQTT session: ids handed over, retained messages, subscriptions."""
 
 import logging
+import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import compress
 from typing import Any
 
 import orjson
@@ -15,12 +18,21 @@ log = logging.getLogger("edge.mqtt")
 HASH = "xxh3-64"
 """Names the hash; a test pins its values."""
 _MOST_RETAINED = 100_000
+_IDS = 2**16
 
 
 def fingerprints(topics: Sequence[bytes], payloads: Sequence[bytes]) -> Sequence[int]:
     """A 64-bit hash of topic and payload for each message."""
     # No topic holds the byte 0 (MQTT 5, 4.7.3).
     return list(map(xxh3_64_intdigest, map(b"\0".join, zip(topics, payloads, strict=True))))
+
+
+def packet_ids(ids: Sequence[bytes]) -> "array[int]":
+    """Packet ids as numbers; what has none is left out."""
+    numbers = array("H", b"".join(ids))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
 
 
 def topic_hashes(topics: Sequence[bytes]) -> Sequence[int]:
@@ -41,12 +53,13 @@ class Seen:
     def _reset(self) -> None:
         self.subscriptions: Sequence[str] = ()
         self.fields: Mapping[str, Any] | None = None
-        self._ids: dict[int, int] = {}
+        self._by_id = _words(())  # at each packet id the hash, or 0; empty where none is known
         self._retained: dict[int, int] = {}
         self._clean()
 
     def _clean(self) -> None:
-        self._new_ids: dict[int, int] = {}
+        self._new_ids = array("H")
+        self._new_hashes = _words(())
         self._new_retained: dict[int, int] = {}
         self._forgotten = False
         self._resubscribed = False
@@ -54,12 +67,25 @@ class Seen:
 
     def is_repeat(self, packet_id: int, fingerprint: int) -> bool:
         """Whether a message with DUP is one that was handed over before."""
-        return self._ids.get(packet_id) == fingerprint
+        return bool(self._by_id and fingerprint) and self._by_id[packet_id] == fingerprint
 
-    def hand_over(self, messages: Mapping[int, int]) -> None:
-        """Remember packet id -> hash; what an id stood for before is forgotten."""
-        self._ids.update(messages)
-        self._new_ids.update(messages)
+    def hand_over(self, ids: "array[int]", hashes: "array[int]") -> None:
+        """Remember the hash of each packet id; what the id stood for before is forgotten."""
+        self._take(ids, hashes)
+        self._new_ids += ids
+        self._new_hashes += hashes
+
+    def _take(self, ids: "array[int]", hashes: "array[int]") -> None:
+        if not ids:
+            return
+        if not self._by_id:
+            self._by_id = _words((0,)) * _IDS
+        first, after = ids[0], ids[0] + len(hashes)
+        if ids == _all_ids()[first:after]:  # a broker gives one after the other
+            self._by_id[first:after] = hashes
+        else:
+            for packet_id, hashed in zip(ids, hashes, strict=True):
+                self._by_id[packet_id] = hashed
 
     def is_retained(self, topic: int, fingerprint: int) -> bool:
         """Whether this retained message was taken before."""
@@ -90,18 +116,19 @@ class Seen:
 
     def forget_session(self) -> bool:
         """The broker has no session, so its packet ids start anew; False if none was known."""
-        if not self._ids:
+        if not self._by_id:
             return False
-        self._ids.clear()
-        self._new_ids.clear()
+        self._by_id = _words(())
+        self._new_ids, self._new_hashes = array("H"), _words(())
         self._forgotten = True
         return True
 
     def snapshot(self, whole: bool) -> bytes | None:
         """What changed since the last call, or everything; None if nothing did."""
-        ids, retained = (
-            (self._ids, self._retained) if whole else (self._new_ids, self._new_retained)
-        )
+        ids, hashes, retained = self._new_ids, self._new_hashes, self._new_retained
+        if whole:
+            ids = array("H", compress(_all_ids(), self._by_id))
+            hashes, retained = _words(filter(None, self._by_id)), self._retained
         subscribed = whole or self._resubscribed
         learned = whole or self._learned
         if not (ids or retained or subscribed or learned or self._forgotten):
@@ -114,7 +141,7 @@ class Seen:
             "subscriptions": self.subscriptions if subscribed else None,
             "fields": self.fields if learned else None,
         }
-        numbers = [array("H", ids), *map(_words, (ids.values(), retained, retained.values()))]
+        numbers = [ids, hashes, _words(retained), _words(retained.values())]
         blob = b"".join([orjson.dumps(head), b"\n", *(each.tobytes() for each in numbers)])
         self._clean()
         return blob
@@ -144,17 +171,22 @@ class Seen:
         if hashed != HASH:
             return hashed
         if head["forget"]:
-            self._ids.clear()
+            self._by_id = _words(())
         count, kept = head["ids"], head["retained"]
         ids = array("H", body[: 2 * count])
         words = _words(())
         words.frombytes(body[2 * count :])
-        self._ids.update(zip(ids, words[:count], strict=True))
+        self._take(ids, words[:count])
         for topic, fingerprint in zip(
             words[count : count + kept], words[count + kept :], strict=True
         ):
             self.take_retained(topic, fingerprint)
         return hashed
+
+
+@cache
+def _all_ids() -> "array[int]":
+    return array("H", range(_IDS))
 
 
 def _words(values: Iterable[int]) -> "array[int]":
