@@ -70,3 +70,10 @@ def test_it_is_iso_8601_in_utc_with_six_digits(step: int) -> None:
 
 def test_times_that_are_all_missing_stay_so() -> None:
     assert as_text(frame_of([None] * ROWS, pl.Datetime("us")), ROWS) == [None] * ROWS
+
+
+@pytest.mark.parametrize("name", ["^a$", "*", "^.*$", ""])
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_a_name_is_no_pattern(name: str, rows: int) -> None:
+    frame = frame_of([0] * rows, pl.Datetime("us", "UTC")).rename({"at": name})
+    assert times_as_text(frame)[name].to_list() == ["1970-01-01T00:00:00.000000Z"] * rows

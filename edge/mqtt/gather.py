@@ -8,14 +8,14 @@ from edge.mqtt.packets import Messages
 
 _PATIENCE = 0.9
 _TRICKLE = 0.01
-_UNREAD = 0.025
+_LONGER = 0.025
 
 
 class Gatherer:
     """Gathers what comes within `wait` seconds of the first message, up to `rows` and `size` bytes.
 
-    Where a trickle flows, that first message may have lain unread for 25 ms (at most half of
-    `wait`) before: the larger part of what a small batch costs does not depend on its size.
+    In a trickle that flows it takes up to 25 ms (half of a shorter `wait`) longer: the larger part
+    of what a small batch costs does not depend on its size.
 
     A class of its own because attributes of a pydantic model cost ten times as much, at every nap.
     """
@@ -32,14 +32,16 @@ class Gatherer:
         """The messages of one batch, all of one connection; none if none came for a while."""
         messages, pace, clock = Messages(connection.generation), self.pace, self._clock
         # In a trickle that flows, what a read now would bring can as well wait for the next one.
-        trickles = self._flows and pace.nap(connection.outstanding) >= _TRICKLE
+        nap = pace.nap(connection.outstanding)
+        trickles = self._flows and nap >= _TRICKLE
         self._flows = False
         if not trickles and not self._read(connection, messages):
             await connection.wait(_PATIENCE)
         if messages.generation != connection.generation:
             return messages
-        unread = min(_UNREAD, self._wait / 2) if trickles else 0.0
-        ends = clock.steady() + unread + self._wait
+        ends = clock.steady() + self._wait
+        if trickles and nap >= self._wait and not pace.alike:
+            ends += min(_LONGER, self._wait / 2)
         while len(messages) < self._rows and messages.size < self._size:
             left = ends - clock.steady()
             if left <= 0 or connection.generation != messages.generation:

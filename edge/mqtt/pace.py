@@ -15,6 +15,8 @@ class Pace:
     subscriber 20 times cheaper and the broker 22 % (README, Architecture). A broker stops after so
     many unacknowledged messages (its window, 20 unless configured), which nobody tells: it is
     learned from where the stream stopped.
+
+    alike: whether the last two batches had as many messages each, as with a broker that waits.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,7 @@ class Pace:
         self._count = 0
         self._empty = 0
         self._alike = (0, 0)
+        self.alike = False
 
     def nap(self, outstanding: int) -> float:
         """Seconds to wait before the next read with `outstanding` messages unacknowledged."""
@@ -59,6 +62,7 @@ class Pace:
         """
         self.window = max(self.window, outstanding)
         count, times = self._alike
+        self.alike = 0 < outstanding == count
         silent = self._empty > 1 and outstanding >= _SMALLEST_WINDOW
         self._alike = (outstanding, times + 1 if silent and outstanding == count else 1)
         if silent and self._alike[1] >= _ALIKE:

@@ -1,4 +1,4 @@
-"""MQTT packets out of a byte stream: PUBLISH taken apart by index, all others left whole."""
+"""MQTT packets out of a byte stream: PUBLISH taken apart, all others left whole."""
 
 import struct
 from collections.abc import Sequence
@@ -116,17 +116,17 @@ class Splitter:
         add_id = messages.ids.append
         try:
             for _ in range(limit - len(messages.topics)):
-                head, low, high, length = _START(data, at)
+                head, low, high, named = _START(data, at)
                 if low > 127:
                     if high > highest:
                         break
                     name, end = at + 5, at + 3 + (low & 127 | high << 7)
                 else:  # no second byte, so that what follows lies one place before
                     name, end = at + 4, at + 2 + low
-                    length = high << 8 | length >> 8
+                    named = high << 8 | named >> 8
                 if end > size:
                     break
-                middle = body = name + length
+                middle = body = name + named
                 packet_id = b""
                 if head == 0x32:
                     body += 2
@@ -138,7 +138,7 @@ class Splitter:
                     if skip > 127:
                         break
                     body += skip + 1
-                if body > end or not length:
+                if body > end or not named:
                     break
                 add_topic(data[name:middle])
                 add_id(packet_id)

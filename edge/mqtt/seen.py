@@ -53,7 +53,7 @@ class Seen:
     def _reset(self) -> None:
         self.subscriptions: Sequence[str] = ()
         self.fields: Mapping[str, Any] | None = None
-        self._by_id = _words(())  # at each packet id the hash, or 0; empty where none is known
+        self._by_id = _words(())  # at each packet id its hash, 0: not known; empty at first
         self._retained: dict[int, int] = {}
         self._clean()
 

@@ -64,7 +64,7 @@ class Arrival(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """When a batch is handed over: at `rows` rows, or `wait` seconds after its first row came.
+    """When a batch is handed over: at `rows` rows, or about `wait` seconds after its first came.
 
     bytes: at about so many it is handed over in any case, so that its rows, as they came, always
     have room in an outbox. parcel: with what operators may add to them so many make a parcel; rows

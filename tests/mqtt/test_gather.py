@@ -21,12 +21,12 @@ class LateClock(HandClock):
 
 
 class Line:
-    """A connection on which `rate` messages a second arrive at QoS 0."""
+    """A connection on which `rate` messages a second arrive, at QoS 0 if there is no `window`."""
 
     generation = outstanding = 0
 
-    def __init__(self, clock: HandClock, rate: int) -> None:
-        self.clock, self.rate = clock, rate
+    def __init__(self, clock: HandClock, rate: int, window: int = 0) -> None:
+        self.clock, self.rate, self.window = clock, rate, window
         self.reads = 0
         self.due = clock.steady()
 
@@ -36,6 +36,9 @@ class Line:
     def drain(self, messages: Messages, limit: int, most: int) -> int:
         count = 0
         while self.due <= self.clock.steady() and len(messages) < limit:
+            if self.window and self.outstanding == self.window:
+                break
+            self.outstanding += bool(self.window)
             messages.add(0x30, b"t", b"", bytes(_SIZE))
             messages.size += _SIZE
             self.due += 1 / self.rate
@@ -64,8 +67,8 @@ async def test_the_first_message_after_silence_waits_no_longer_than_it_was_told(
 
 
 @in_loop
-@pytest.mark.parametrize(("wait", "longest"), [(0.05, 0.075), (0.02, 0.03), (2.0, 2.025)])
-async def test_a_stream_that_flows_lies_unread_for_a_moment(wait: float, longest: float) -> None:
+@pytest.mark.parametrize(("wait", "longest"), [(0.05, 0.075), (0.02, 0.03), (2.0, 2.0)])
+async def test_a_stream_that_flows_may_take_a_moment_longer(wait: float, longest: float) -> None:
     for span, _ in (await batches(Line(LateClock(), 1000), wait, 20))[10:]:
         assert span == pytest.approx(longest, abs=1e-4)
 
@@ -77,6 +80,20 @@ async def test_a_stream_that_flows_is_read_once_a_batch() -> None:
 
 
 @in_loop
-async def test_a_flood_does_not_lie_unread() -> None:
-    found = await batches(Line(LateClock(), 200_000), 0.05, 20)
+@pytest.mark.parametrize("rate", [30_000, 70_000, 200_000])
+async def test_a_fast_stream_takes_no_longer(rate: int) -> None:
+    found = await batches(Line(LateClock(), rate), 0.05, 20)
     assert found[-1][0] == pytest.approx(0.05, abs=1e-4)
+
+
+@in_loop
+@pytest.mark.parametrize(("window", "rate"), [(1, 18), (10, 180), (19, 340)])
+async def test_a_broker_that_waits_for_us_is_not_slowed_down(window: int, rate: int) -> None:
+    line = Line(LateClock(), rate, window)
+    gatherer = Gatherer(10_000, 0.05, 2**26, line.clock)
+    began, taken = line.clock.steady(), 0
+    while line.clock.steady() < began + 30:
+        taken += len(await gatherer.gather(cast(Connection, line)))
+        line.clock.advance(0.003)  # to work on them
+        line.outstanding = 0
+    assert taken > 29.5 * rate
