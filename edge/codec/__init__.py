@@ -14,9 +14,11 @@ from edge.codec.body import (
 from edge.codec.decoder import Decoder
 from edge.codec.record import TIMESTAMP, FieldSpec, FieldType, Record
 from edge.codec.rows import Decoded
+from edge.codec.times import ISO_8601
 from edge.outbox.model import Reject
 
 __all__ = [
+    "ISO_8601",
     "TIMESTAMP",
     "Compression",
     "Decoded",

@@ -46,9 +46,8 @@ def _by_second(utc: pl.Series) -> pl.Series:
     micros = utc.to_physical()
     second = micros // 1_000_000
     first, last = second.min(), second.max()
-    if not isinstance(first, int) or not isinstance(last, int):  # all are null
-        return utc.dt.strftime(ISO_8601)
-    if last - first > len(utc) // _SHARED:
+    # They are no numbers where all is null.
+    if not (isinstance(first, int) and isinstance(last, int)) or last - first > len(utc) // _SHARED:
         return utc.dt.strftime(ISO_8601)
     each = pl.int_range(first, last + 1, eager=True) * 1_000_000
     text = each.cast(_MICROSECONDS).dt.strftime(_SECONDS).gather(second - first)

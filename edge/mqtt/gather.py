@@ -6,7 +6,7 @@ from edge.mqtt.connection import Connection
 from edge.mqtt.pace import Pace
 from edge.mqtt.packets import Messages
 
-_PATIENCE = 0.9
+_PATIENCE = 0.9  # all three: seconds
 _TRICKLE = 0.01
 _LONGER = 0.025
 

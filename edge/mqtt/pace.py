@@ -28,7 +28,7 @@ class Pace:
         self._nap = SHORTEST
         self._count = 0
         self._empty = 0
-        self._alike = (0, 0)
+        self._ended = (0, 0)
         self.alike = False
 
     def nap(self, outstanding: int) -> float:
@@ -61,9 +61,9 @@ class Pace:
         A window smaller than expected shows in batches that end alike, each with silence after it.
         """
         self.window = max(self.window, outstanding)
-        count, times = self._alike
+        count, times = self._ended
         self.alike = 0 < outstanding == count
         silent = self._empty > 1 and outstanding >= _SMALLEST_WINDOW
-        self._alike = (outstanding, times + 1 if silent and outstanding == count else 1)
-        if silent and self._alike[1] >= _ALIKE:
+        self._ended = (outstanding, times + 1 if silent and outstanding == count else 1)
+        if silent and self._ended[1] >= _ALIKE:
             self.window = outstanding

@@ -5,6 +5,7 @@ from typing import Literal
 import polars as pl
 from pydantic import Field, PrivateAttr
 
+from edge.codec import ISO_8601
 from edge.component import Stream
 from edge.errors import DefinitionError
 from edge.expression import TIMESTAMP, parse_timestamp, probe, require, reserve, with_columns
@@ -61,7 +62,7 @@ class Cast(Operator):
 
 def _to_str(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
-        return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        return value.dt.convert_time_zone("UTC").dt.strftime(ISO_8601)
     if dtype.is_nested():
         return _to_json(value, dtype)
     return value.cast(pl.String, strict=False)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from edge.codec import Compression, Format, encode, extension
+from edge.codec import ISO_8601, Compression, Format, encode, extension
 from edge.component import Stream
 from edge.errors import DefinitionError, Fault, LinkDown
 from edge.outbox.model import Parcel, Refusal
@@ -147,7 +147,7 @@ class Partitioned(Sink):
         if column not in columns:
             return pl.col(self._time).dt.date().cast(pl.String).alias(column)
         if isinstance(columns[column], pl.Datetime):
-            return pl.col(column).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+            return pl.col(column).dt.strftime(ISO_8601)
         return pl.col(column).cast(pl.String)
 
     def _folders(self, values: Sequence[str | None]) -> str:
