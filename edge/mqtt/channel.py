@@ -182,6 +182,13 @@ class Channel:
         self._write(packets)
 
     @property
+    def room(self) -> int:
+        """Bytes that the kernel holds for us while nobody reads; it may give more later."""
+        if self._socket.fileno() < 0:
+            return 0
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    @property
     def unsent(self) -> int:
         """Bytes that the other side's machine has not confirmed yet."""
         waiting = array("i", [0])

@@ -92,6 +92,11 @@ class Connection:
         return count
 
     @property
+    def room(self) -> int:
+        """Bytes that the kernel holds for us while nobody reads; 0 without a connection."""
+        return self._channel.room if self._channel else 0
+
+    @property
     def settled(self) -> bool:
         """Whether the broker has answered every subscription of this generation."""
         return self._channel is not None and self._channel.settled

@@ -14,8 +14,8 @@ _LONGER = 0.025
 class Gatherer:
     """Gathers what comes within `wait` seconds of the first message, up to `rows` and `size` bytes.
 
-    In a trickle that flows it takes up to 25 ms (half of a shorter `wait`) longer: the larger part
-    of what a small batch costs does not depend on its size.
+    Of a stream that is read once a batch it takes up to 25 ms (half of a shorter `wait`) longer:
+    the larger part of what a small batch costs does not depend on its size.
 
     A class of its own because attributes of a pydantic model cost ten times as much, at every nap.
     """
@@ -27,6 +27,7 @@ class Gatherer:
         self._size = size
         self._clock = clock
         self._flows = False
+        self._last = clock.steady()
 
     async def gather(self, connection: Connection) -> Messages:
         """The messages of one batch, all of one connection; none if none came for a while."""
@@ -59,5 +60,12 @@ class Gatherer:
         unacknowledged, size = connection.outstanding, messages.size
         most = min(READ_MOST, self._size - size)
         count = connection.drain(messages, self._rows, most)
-        self.pace.read(connection.outstanding - unacknowledged, messages.size - size)
+        now = self._clock.steady()
+        self.pace.read(
+            connection.outstanding - unacknowledged,
+            messages.size - size,
+            now - self._last,
+            connection.room,
+        )
+        self._last = now
         return count

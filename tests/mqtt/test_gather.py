@@ -24,6 +24,7 @@ class Line:
     """A connection on which `rate` messages a second arrive, at QoS 0 if there is no `window`."""
 
     generation = outstanding = 0
+    room = 8 * 2**20
 
     def __init__(self, clock: HandClock, rate: int, window: int = 0) -> None:
         self.clock, self.rate, self.window = clock, rate, window
@@ -80,7 +81,7 @@ async def test_a_stream_that_flows_is_read_once_a_batch() -> None:
 
 
 @in_loop
-@pytest.mark.parametrize("rate", [30_000, 70_000, 200_000])
+@pytest.mark.parametrize("rate", [80_000, 200_000])
 async def test_a_fast_stream_takes_no_longer(rate: int) -> None:
     found = await batches(Line(LateClock(), rate), 0.05, 20)
     assert found[-1][0] == pytest.approx(0.05, abs=1e-4)

@@ -1,6 +1,10 @@
 """Reads are as rare as the rate allows, and a broker that waits for us is noticed."""
 
+import pytest
+
 from edge.mqtt.pace import LONGEST, SHORTEST, Pace
+
+_ROOM = 8 * 2**20
 
 
 def batch(pace: Pace, reads: list[int]) -> tuple[int, bool]:
@@ -10,29 +14,45 @@ def batch(pace: Pace, reads: list[int]) -> tuple[int, bool]:
         if outstanding and pace.stalled(outstanding):
             return outstanding, True
         outstanding += count
-        pace.read(count, count * 145)
+        pace.read(count, count * 145, pace.nap(0), _ROOM)
     pace.ended(outstanding)
     return outstanding, False
 
 
-def test_a_flood_is_read_every_millisecond_and_a_trickle_as_rarely_as_may_be() -> None:
+def naps(rate: int, room: int = _ROOM) -> list[float]:
+    """Of 20 reads of what came meanwhile, at `rate` bytes a second."""
     pace = Pace()
-    for _ in range(10):
-        pace.read(0, 14_500)
-    assert pace.nap(0) == LONGEST
-    for _ in range(10):
-        pace.read(0, 500_000)
-    assert pace.nap(0) == SHORTEST
+    found = [pace.nap(0)]
+    for _ in range(20):
+        pace.read(0, int(rate * found[-1]), found[-1], room)
+        found.append(pace.nap(0))
+    return found
+
+
+def test_a_flood_is_read_every_millisecond_and_a_trickle_as_rarely_as_may_be() -> None:
+    assert naps(200_000)[-1] == LONGEST
+    assert naps(600_000_000)[-1] == SHORTEST
 
 
 def test_a_nap_that_doubled_stays_where_it_is() -> None:
-    for rate in (50_000, 1_000_000, 5_000_000, 20_000_000, 90_000_000):  # bytes a second
-        pace = Pace()
-        naps = [pace.nap(0)]
-        for _ in range(20):
-            pace.read(0, int(rate * naps[-1]))
-            naps.append(pace.nap(0))
-        assert naps[-1] == naps[-5]
+    for rate in (50_000, 1_000_000, 5_000_000, 20_000_000, 90_000_000):
+        found = naps(rate)
+        assert found[-1] == found[-5]
+
+
+def test_a_nap_that_was_cut_short_or_overslept_says_the_same_of_the_stream() -> None:
+    pace, rate = Pace(), 13_000_000
+    for part in (1, 0.5, 0.01, 3, 1, 0.3) * 5:
+        seconds = part * pace.nap(0)
+        pace.read(0, int(rate * seconds), seconds, _ROOM)
+    assert pace.nap(0) == naps(rate)[-1]
+
+
+@pytest.mark.parametrize("room", [4096, 131_072, 425_984, _ROOM])
+def test_what_comes_during_a_nap_takes_half_the_room_that_the_kernel_has(room: int) -> None:
+    for rate in (50_000, 1_000_000, 4_000_000):
+        last = naps(rate, room)[-1]
+        assert last == SHORTEST or rate * last <= room // 2
 
 
 def test_a_full_window_of_twenty_is_committed_at_once() -> None:
@@ -42,7 +62,7 @@ def test_a_full_window_of_twenty_is_committed_at_once() -> None:
 def test_naps_are_short_while_the_window_is_about_to_fill() -> None:
     pace = Pace()
     for _ in range(10):
-        pace.read(2, 300)
+        pace.read(2, 300, pace.nap(0), _ROOM)
     assert pace.nap(5) == LONGEST
     assert pace.nap(0) == LONGEST
     assert pace.nap(18) == SHORTEST
