@@ -12,9 +12,10 @@ from edge.codec import pack, rows_as_json
 from edge.errors import DataError, TooManyFailures
 from edge.expression import Condition
 from edge.operators import Lost, Operator
-from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered, Rolled
+from edge.outbox.model import WAITING, Kept, Loss, NewEntry, Reject, Remembered
 from edge.outcome import Moment, Outcome
 from edge.pipeline import Bound
+from edge.roller import Roller
 from edge.tap import Tap
 
 log = logging.getLogger("edge.flow")
@@ -41,13 +42,8 @@ class Lane(NamedTuple):
     columns: pl.Schema
 
 
-RollAhead = Callable[[pl.DataFrame, int], Rolled | None]
-"""Makes parcels of rows that are not committed yet, given their bytes; None: not now."""
-Ahead = Mapping[str, RollAhead]
-"""By sink; none for those whose rows always become entries first."""
-
 _NOW = Moment()
-_NEVER: Ahead = {}
+_NO_ROLLERS: Mapping[str, Roller] = {}
 
 
 class Flow:
@@ -58,11 +54,16 @@ class Flow:
         bound: Bound,
         wants_whole: Callable[[str], bool],
         tap: Tap | None = None,
-        ahead: Ahead = _NEVER,
+        rollers: Mapping[str, Roller] = _NO_ROLLERS,
     ) -> None:
-        """wants_whole tells for which names the log of changes has grown too long."""
+        """wants_whole tells for which names the log of changes has grown too long.
+
+        rollers: by sink.
+        """
         self._tap = tap or Tap(bound.pipeline)
-        self._ahead = ahead
+        self._rollers = rollers
+        # Rows of now are made durable first, and rolled when there is time.
+        self._rolls_ahead = bound.source.finite
         rejected = bound.pipeline.rejected
         self._common = [
             Step(f"common/{stage.name}", stage.operator, stage.shape) for stage in bound.common
@@ -84,6 +85,11 @@ class Flow:
         self._beside = {lane.sink: lane for lane in lanes if lane.sink in bound.others}
         apart = {rejected, *self._beside}
         self._lanes = [lane for lane in lanes if lane.sink not in apart]
+        self._fresh = {
+            lane.sink
+            for lane in self._lanes
+            if not any(map(_remembers, [*self._common, *lane.steps]))
+        }
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
         self._unused: set[str] = set()
@@ -104,13 +110,15 @@ class Flow:
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        return self._pieces([frame], moment, self._ahead)
+        return self._pieces([frame], moment, self._rolls_ahead)
 
     def process_apart(self, pieces: Sequence[pl.DataFrame]) -> Outcome:
         """As `process` of one batch, of which every piece gets entries of its own."""
-        return self._pieces(pieces, _NOW, _NEVER)
+        return self._pieces(pieces, _NOW)
 
-    def _pieces(self, pieces: Sequence[pl.DataFrame], moment: Moment, ahead: Ahead) -> Outcome:
+    def _pieces(
+        self, pieces: Sequence[pl.DataFrame], moment: Moment, ahead: bool = False
+    ) -> Outcome:
         outcome = Outcome.nothing()
         for piece in pieces:
             moment = moment._replace(salvaged=self._salvaged)
@@ -194,14 +202,14 @@ class Flow:
         for lane in (*self._lanes, *self._beside.values(), *rejected):
             yield from lane.steps
 
-    def _rows(self, frame: pl.DataFrame, moment: Moment, ahead: Ahead = _NEVER) -> Outcome:
+    def _rows(self, frame: pl.DataFrame, moment: Moment, ahead: bool = False) -> Outcome:
         outcome = Outcome.nothing()
         beside: dict[str, list[pl.DataFrame]] = {}
         self._tap.see("source", frame)
         rows = _run(self._common, frame, moment, outcome, beside, self._tap)
         packed: dict[tuple[str, ...], bytes] = {}
         for lane in self._lanes:
-            self._deliver(lane, rows, moment, outcome, beside, packed, ahead.get(lane.sink))
+            self._deliver(lane, rows, moment, outcome, beside, packed, ahead, frame.height)
         for sink, lane in self._beside.items():
             given = beside.pop(sink, None) or [lane.columns.to_frame()]
             self._deliver(lane, pl.concat(given), moment, outcome, beside)
@@ -218,9 +226,14 @@ class Flow:
         outcome: Outcome,
         beside: dict[str, list[pl.DataFrame]],
         packed: dict[tuple[str, ...], bytes] | None = None,
-        ahead: RollAhead | None = None,
+        ahead: bool = False,
+        batch: int = 0,
     ) -> None:
-        """Append the rows of one lane; what goes to several lanes as it is, is packed once."""
+        """Append the rows of one lane; what goes to several lanes as it is, is packed once.
+
+        batch: rows that came in. Half of them and more may stay in memory until they are rolled:
+        texts of few hold the memory of all.
+        """
         result = _run(lane.steps, rows, moment, outcome, beside, self._tap)
         if lane.when is not None and result.height:
             result = _condition(f"{lane.sink}/when", lane.when, result, outcome.counts)
@@ -230,17 +243,20 @@ class Flow:
         drop = tuple(lane.drop)
         if self._tap.wants(stage := f"sink:{lane.sink}"):
             self._tap.see(stage, _without(result, drop))
-        size = int(result.estimated_size())
-        if ahead and (rolled := ahead(_without(result, drop), size)):
+        size, given = int(result.estimated_size()), _without(result, drop)
+        roller = self._rollers.get(lane.sink)
+        if ahead and roller and (rolled := roller.ahead(given, size)):
             outcome.rolled.append(rolled)
             return
         packed = {} if packed is None else packed
         body = packed.get(drop) if result is rows else None
         if body is None:
-            body = pack(_without(result, drop))
+            body = pack(given)
             if result is rows:
                 packed[drop] = body
         outcome.entries.append(NewEntry(lane.sink, result.height, size, body))
+        if roller and lane.sink in self._fresh and result.height >= batch // 2:
+            roller.keep(body, given, size)
 
     def _changes(self) -> list[Remembered]:
         changes = []
@@ -334,6 +350,11 @@ def _account(
     counts[name, "out"] += after
     for counter, rows in operator.account(before, after).items():
         counts[name, counter] += rows
+
+
+def _remembers(step: Step) -> bool:
+    """Whether rows may come out that hold the memory of earlier batches."""
+    return type(step.operator).snapshot is not Operator.snapshot
 
 
 def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from edge.clock import Clock
 from edge.errors import DataError, FileFault, TooManyFailures
-from edge.flow import Ahead, Flow
+from edge.flow import Flow
 from edge.outbox import Outbox
 from edge.outbox.model import Reject
 from edge.outcome import Moment, Outcome
 from edge.pipeline.binding import Bound
 from edge.rejected import Failures, as_rows
+from edge.roller import Roller
 from edge.tap import Tap
 from edge.threads import in_thread, off_loop
 from edge.waiting import apart
@@ -38,7 +39,7 @@ class Processing:
         outbox: Outbox,
         clock: Clock,
         tap: Tap,
-        ahead: Ahead,
+        rollers: Mapping[str, Roller],
         patient: bool = False,
     ) -> None:
         """patient: rows wait for a file that an operator needs; `waits_for` says for which."""
@@ -50,7 +51,7 @@ class Processing:
         self._outbox = outbox
         self._clock = clock
         self._tap = tap
-        self._ahead = ahead
+        self._rollers = rollers
         self._flow: Flow | None = None
         self._failures = Failures(bound.pipeline.name, clock)
         if bound.missing:
@@ -166,7 +167,7 @@ class Processing:
         """
         if self._flow is not None:
             return self._flow
-        flow = Flow(self._bound, self._outbox.wants_whole, self._tap, self._ahead)
+        flow = Flow(self._bound, self._outbox.wants_whole, self._tap, self._rollers)
         await self._restore(flow)
         if self._bound.source_columns is not None:
             self._flow = flow

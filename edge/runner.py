@@ -61,9 +61,8 @@ class Runner:
         self._ended = False
         self.tap = Tap(pipeline)
         self.observation: Observation | None = None
-        # Rows of now are made durable first, and rolled when there is time.
-        ahead = {n: link.roller.ahead for n, link in self.links.items() if self._source.finite}
-        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, ahead, patient)
+        rolls = {name: link.roller for name, link in self.links.items()}
+        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, rolls, patient)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None

@@ -1,6 +1,7 @@
 """Every row is rolled under its own id; before it is committed, as it would be out of an entry."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,19 +11,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.codec import pack
+from edge.codec import pack, unpack
 from edge.component import Stream
+from edge.flow import Flow
+from edge.operators import Operator
+from edge.operators.dedupe import Dedupe
+from edge.operators.filter import Filter
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Entry, Limits, NewEntry, SinkLimits
 from edge.outbox.packed import sent_bytes
-from edge.roller import Roller
+from edge.pipeline import Branch, Pipeline
+from edge.roller import Recent, Roller
 from edge.sinks import Sink
 from edge.sinks.file import FileSink
 from edge.sinks.sqs import SqsSink
-from tests.scripted import HandClock
+from tests.scripted import HandClock, ScriptedSource
 
 FRAME = pl.DataFrame({"n": range(1000), "line": ["a", "b"] * 500})
 SIZE = int(FRAME.estimated_size())
+NOON = pl.Series([datetime(2024, 5, 1, 12, tzinfo=UTC)] * FRAME.height)
 
 
 @pytest.fixture
@@ -88,6 +95,78 @@ def test_rows_that_do_not_all_become_parcels_are_an_entry(
     frame = FRAME.with_columns(line=pl.Series(values))
     assert roller.ahead(frame, SIZE) is None
     assert roller.ahead(FRAME, SIZE) is not None
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_rows_still_in_memory_are_rolled_as_they_would_be_out_of_their_entry(
+    outbox: Outbox, sink: str
+) -> None:
+    roller = roller_of(outbox, SINKS[sink]())
+    frame = FRAME.with_columns(at=NOON, x=pl.col("n") / 7, none=pl.lit(None))
+    entries = [Entry(1, 1, 1000, SIZE, 0, pack(frame))]
+    unpacked = roller.encode(entries)
+    roller.keep(bytes(bytearray(entries[0].body)), frame, SIZE)
+    assert roller.encode(entries) == unpacked
+
+
+def test_kept_rows_are_asked_for_by_what_they_were_packed_as_once() -> None:
+    recent = Recent(100)
+    recent.keep(b"a", FRAME, 60)
+    assert recent.take(b"b") is None
+    assert recent.take(b"a") is FRAME
+    assert recent.take(b"a") is None
+
+
+def test_of_more_rows_than_there_is_memory_for_the_oldest_go() -> None:
+    recent = Recent(100)
+    for body, size in ((b"a", 60), (b"a", 30), (b"b", 40), (b"c", 30), (b"d", 31)):
+        recent.keep(body, FRAME, size)
+    assert [body for body in (b"a", b"b", b"c", b"d") if recent.take(body) is FRAME] == [b"c", b"d"]
+    recent.keep(b"e", FRAME, 101)
+    assert recent.take(b"e") is None
+
+
+class Keeper(Roller):
+    """Writes down which rows it is given to keep."""
+
+    def __init__(self) -> None:
+        self.kept: list[pl.DataFrame] = []
+
+    def ahead(self, frame: pl.DataFrame, size: int) -> None:
+        return None
+
+    def keep(self, body: bytes, frame: pl.DataFrame, size: int) -> None:
+        assert unpack(body).equals(frame)
+        assert size == frame.estimated_size()
+        self.kept.append(frame)
+
+
+@pytest.mark.parametrize(
+    ("operator", "kept"),
+    [
+        pytest.param(None, 1000, id="all"),
+        pytest.param(Filter(where="n < 500"), 500, id="half"),
+        pytest.param(Filter(where="n < 499"), None, id="few, whose texts hold the memory of all"),
+        pytest.param(Dedupe(columns=["n"], within="1h"), None, id="perhaps of earlier batches"),
+    ],
+)
+@pytest.mark.parametrize("common", [True, False])
+def test_kept_are_rows_that_hold_little_memory_but_their_own(
+    tmp_path: Path, operator: Operator | None, kept: int | None, common: bool
+) -> None:
+    steps = [operator] if operator else []
+    rows = FRAME.with_columns(edge_received=NOON)
+    pipeline = Pipeline(
+        name="press",
+        source=ScriptedSource.of(rows),
+        operators=steps if common else [],
+        sinks={"lake": Branch(sink=FileSink(path="out"), operators=[] if common else steps)},
+        outbox={"path": tmp_path / "outbox"},
+    )
+    keeper = Keeper()
+    flow = Flow(pipeline.bind(HandClock()), lambda _: False, rollers={"lake": keeper})
+    flow.process(rows)
+    assert [frame.height for frame in keeper.kept] == ([kept] if kept else [])
 
 
 class Given(NamedTuple):
