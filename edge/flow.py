@@ -85,10 +85,11 @@ class Flow:
         self._beside = {lane.sink: lane for lane in lanes if lane.sink in bound.others}
         apart = {rejected, *self._beside}
         self._lanes = [lane for lane in lanes if lane.sink not in apart]
-        self._fresh = {
+        self._kept = {
             lane.sink
             for lane in self._lanes
-            if not any(map(_remembers, [*self._common, *lane.steps]))
+            if bound.source.own_memory
+            and all(step.operator.own_memory for step in (*self._common, *lane.steps))
         }
         self._wants_whole = wants_whole
         self._afresh: set[str] = set()
@@ -110,19 +111,19 @@ class Flow:
 
         After an exception the memory of the operators is undefined: `restore` it.
         """
-        return self._pieces([frame], moment, self._rolls_ahead)
+        return self._pieces([frame], moment, whole=True)
 
     def process_apart(self, pieces: Sequence[pl.DataFrame]) -> Outcome:
         """As `process` of one batch, of which every piece gets entries of its own."""
         return self._pieces(pieces, _NOW)
 
     def _pieces(
-        self, pieces: Sequence[pl.DataFrame], moment: Moment, ahead: bool = False
+        self, pieces: Sequence[pl.DataFrame], moment: Moment, whole: bool = False
     ) -> Outcome:
         outcome = Outcome.nothing()
         for piece in pieces:
             moment = moment._replace(salvaged=self._salvaged)
-            outcome.add(self._rows(piece, moment, ahead))
+            outcome.add(self._rows(piece, moment, whole))
             self._salvaged = {}
         outcome.memory.extend(self._changes())
         outcome.losses.extend(self._reset)
@@ -202,14 +203,15 @@ class Flow:
         for lane in (*self._lanes, *self._beside.values(), *rejected):
             yield from lane.steps
 
-    def _rows(self, frame: pl.DataFrame, moment: Moment, ahead: bool = False) -> Outcome:
+    def _rows(self, frame: pl.DataFrame, moment: Moment, whole: bool = False) -> Outcome:
         outcome = Outcome.nothing()
         beside: dict[str, list[pl.DataFrame]] = {}
         self._tap.see("source", frame)
         rows = _run(self._common, frame, moment, outcome, beside, self._tap)
         packed: dict[tuple[str, ...], bytes] = {}
+        batch = frame.height if whole else None
         for lane in self._lanes:
-            self._deliver(lane, rows, moment, outcome, beside, packed, ahead, frame.height)
+            self._deliver(lane, rows, moment, outcome, beside, packed, batch)
         for sink, lane in self._beside.items():
             given = beside.pop(sink, None) or [lane.columns.to_frame()]
             self._deliver(lane, pl.concat(given), moment, outcome, beside)
@@ -226,13 +228,11 @@ class Flow:
         outcome: Outcome,
         beside: dict[str, list[pl.DataFrame]],
         packed: dict[tuple[str, ...], bytes] | None = None,
-        ahead: bool = False,
-        batch: int = 0,
+        batch: int | None = None,
     ) -> None:
         """Append the rows of one lane; what goes to several lanes as it is, is packed once.
 
-        batch: rows that came in. Half of them and more may stay in memory until they are rolled:
-        texts of few hold the memory of all.
+        batch: the rows of the whole batch; None for a part of it, and for what did not just come.
         """
         result = _run(lane.steps, rows, moment, outcome, beside, self._tap)
         if lane.when is not None and result.height:
@@ -244,8 +244,8 @@ class Flow:
         if self._tap.wants(stage := f"sink:{lane.sink}"):
             self._tap.see(stage, _without(result, drop))
         size, given = int(result.estimated_size()), _without(result, drop)
-        roller = self._rollers.get(lane.sink)
-        if ahead and roller and (rolled := roller.ahead(given, size)):
+        roller = self._rollers.get(lane.sink) if batch is not None else None
+        if roller and self._rolls_ahead and (rolled := roller.ahead(given, size)):
             outcome.rolled.append(rolled)
             return
         packed = {} if packed is None else packed
@@ -255,8 +255,9 @@ class Flow:
             if result is rows:
                 packed[drop] = body
         outcome.entries.append(NewEntry(lane.sink, result.height, size, body))
-        if roller and lane.sink in self._fresh and result.height >= batch // 2:
-            roller.keep(body, given, size)
+        # Not of few: their texts are a part of those of the whole batch.
+        if roller and batch and lane.sink in self._kept and result.height >= batch // 2:
+            roller.keep(body, given)
 
     def _changes(self) -> list[Remembered]:
         changes = []
@@ -350,11 +351,6 @@ def _account(
     counts[name, "out"] += after
     for counter, rows in operator.account(before, after).items():
         counts[name, counter] += rows
-
-
-def _remembers(step: Step) -> bool:
-    """Whether rows may come out that hold the memory of earlier batches."""
-    return type(step.operator).snapshot is not Operator.snapshot
 
 
 def _without(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Rows -> the parcels of one sink: those of entries, and a batch that is not committed yet."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -12,7 +13,9 @@ from edge.sinks import Encoded, Sink
 
 _SEQUENCE = "edge_sequence"
 _PIECE = 1000  # rows; what is made of smaller pieces takes half as much time again
-_MOST_KEPT = 16 * 2**20
+_MOST_KEPT = 32 * 2**20
+_LONGEST_KEPT = 60.0  # seconds
+_VIEW = 16  # bytes of a text that `estimated_size` leaves out
 
 
 class Roller:
@@ -25,7 +28,7 @@ class Roller:
         """
         self._name, self._sink, self._outbox = name, sink, outbox
         self._path, self._size = path, size
-        self._recent = Recent(min(size, _MOST_KEPT))
+        self._recent = Recent(_MOST_KEPT)
 
     def encode(
         self, entries: Sequence[Entry], part: int = 1
@@ -65,10 +68,13 @@ class Roller:
         made = encoded.parcels
         return Rolled(name, number, first, frame.height, made, lambda: self._entry(frame, size))
 
-    def keep(self, body: bytes, frame: pl.DataFrame, size: int) -> None:
-        """Rows of `size` bytes that were packed as `body`: their entry is soon to be rolled."""
+    def keep(self, body: bytes, frame: pl.DataFrame) -> None:
+        """Rows that were packed as `body`, and nobody changes: their entry is soon to be rolled.
+
+        Few rows are not worth it: a frame of them takes more memory than what it holds.
+        """
         if frame.height >= _PIECE:
-            self._recent.keep(body, frame, size)
+            self._recent.keep(body, frame)
 
     def _entry(self, frame: pl.DataFrame, size: int) -> NewEntry:
         return NewEntry(self._name, frame.height, size, pack(frame))
@@ -99,26 +105,32 @@ class Roller:
 
 
 class Recent:
-    """Rows in memory by the bytes they were packed as, up to `most` bytes; the oldest go first.
+    """Rows in memory by the bytes they were packed as, for a minute, up to `most` bytes in all.
 
     Of a flood, unpacking takes a tenth of the processor time of a message. What the bytes say is
     what counts: rows that were dropped, or come from another file, are never mistaken for others.
+    Where it is full, newer ones are not taken: the oldest are rolled first.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, steady: Callable[[], float] = time.monotonic) -> None:
         self._most = most
-        self._frames: dict[bytes, tuple[pl.DataFrame, int]] = {}
+        self._steady = steady
+        self._frames: dict[bytes, tuple[pl.DataFrame, int, float]] = {}
         self._size = 0
         self._changing = threading.Lock()
 
-    def keep(self, body: bytes, frame: pl.DataFrame, size: int) -> None:
-        """Rows of `size` bytes that nobody changes."""
+    def keep(self, body: bytes, frame: pl.DataFrame) -> None:
+        """Rows that nobody changes."""
+        now = self._steady()
+        texts = sum(kind == pl.String for kind in frame.dtypes)
+        size = len(body) + int(frame.estimated_size()) + _VIEW * frame.height * texts
         with self._changing:
             self._drop(body)
-            self._frames[body] = frame, size
-            self._size += size
-            while self._size > self._most:
+            while self._frames and now - next(iter(self._frames.values()))[2] > _LONGEST_KEPT:
                 self._drop(next(iter(self._frames)))
+            if self._size + size <= self._most:
+                self._frames[body] = frame, size, now
+                self._size += size
 
     def take(self, body: bytes) -> pl.DataFrame | None:
         """The rows that were packed as `body`, once; None if they are not here any more."""
@@ -126,7 +138,7 @@ class Recent:
             return self._drop(body)
 
     def _drop(self, body: bytes) -> pl.DataFrame | None:
-        frame, size = self._frames.pop(body, (None, 0))
+        frame, size, _ = self._frames.pop(body, (None, 0, 0.0))
         self._size -= size
         return frame
 

@@ -44,7 +44,7 @@ class Runner:
         patient: but for a file that an operator needs; rows wait until it is there.
         """
         self.pipeline = pipeline
-        self._clock = clock or Clock()
+        clock = self._clock = clock or Clock()
         self._source = pipeline.source
         self.bound = pipeline.bind(self._clock, patient)
         self._folder = pipeline.outbox_folder()
@@ -61,8 +61,8 @@ class Runner:
         self._ended = False
         self.tap = Tap(pipeline)
         self.observation: Observation | None = None
-        rolls = {name: link.roller for name, link in self.links.items()}
-        self.processing = Processing(self.bound, self.outbox, self._clock, self.tap, rolls, patient)
+        rollers = {name: link.roller for name, link in self.links.items()}
+        self.processing = Processing(self.bound, self.outbox, clock, self.tap, rollers, patient)
         self._told = 0.0  # when operators were last told of the time that goes by
         self._source_changed = False  # what is remembered is that of a source of another kind
         self._arrivals: AsyncGenerator[Arrival | None, None] | None = None

@@ -16,7 +16,9 @@ from edge.component import Stream
 from edge.flow import Flow
 from edge.operators import Operator
 from edge.operators.dedupe import Dedupe
+from edge.operators.derive import Derive
 from edge.operators.filter import Filter
+from edge.operators.python import Python
 from edge.outbox import Outbox
 from edge.outbox.model import Commit, Entry, Limits, NewEntry, SinkLimits
 from edge.outbox.packed import sent_bytes
@@ -30,6 +32,7 @@ from tests.scripted import HandClock, ScriptedSource
 FRAME = pl.DataFrame({"n": range(1000), "line": ["a", "b"] * 500})
 SIZE = int(FRAME.estimated_size())
 NOON = pl.Series([datetime(2024, 5, 1, 12, tzinfo=UTC)] * FRAME.height)
+ARRIVED = FRAME.with_columns(edge_received=NOON)
 
 
 @pytest.fixture
@@ -105,25 +108,44 @@ def test_rows_still_in_memory_are_rolled_as_they_would_be_out_of_their_entry(
     frame = FRAME.with_columns(at=NOON, x=pl.col("n") / 7, none=pl.lit(None))
     entries = [Entry(1, 1, 1000, SIZE, 0, pack(frame))]
     unpacked = roller.encode(entries)
-    roller.keep(bytes(bytearray(entries[0].body)), frame, SIZE)
+    roller.keep(bytes(bytearray(entries[0].body)), frame)
     assert roller.encode(entries) == unpacked
 
 
 def test_kept_rows_are_asked_for_by_what_they_were_packed_as_once() -> None:
-    recent = Recent(100)
-    recent.keep(b"a", FRAME, 60)
+    recent = Recent(2**20)
+    recent.keep(b"a", FRAME)
     assert recent.take(b"b") is None
     assert recent.take(b"a") is FRAME
     assert recent.take(b"a") is None
 
 
-def test_of_more_rows_than_there_is_memory_for_the_oldest_go() -> None:
-    recent = Recent(100)
-    for body, size in ((b"a", 60), (b"a", 30), (b"b", 40), (b"c", 30), (b"d", 31)):
-        recent.keep(body, FRAME, size)
-    assert [body for body in (b"a", b"b", b"c", b"d") if recent.take(body) is FRAME] == [b"c", b"d"]
-    recent.keep(b"e", FRAME, 101)
-    assert recent.take(b"e") is None
+def test_no_more_rows_are_kept_than_there_is_memory_for() -> None:
+    taken = SIZE + 16 * FRAME.height + 1  # a text is not only its characters
+    recent = Recent(2 * taken)
+    for body in (b"a", b"b", b"a", b"c"):
+        recent.keep(body, FRAME)
+    assert [body for body in (b"a", b"b", b"c") if recent.take(body) is FRAME] == [b"a", b"b"]
+    recent.keep(bytes(taken), FRAME)
+    recent.keep(b"d", FRAME)
+    assert recent.take(b"d") is None
+
+
+def test_kept_rows_that_nobody_asks_for_give_way_after_a_minute() -> None:
+    clock = HandClock()
+    recent = Recent(SIZE + 16 * FRAME.height + 1, clock.steady)
+    recent.keep(b"a", FRAME)
+    clock.advance(59)
+    recent.keep(b"b", FRAME)
+    assert recent.take(b"b") is None
+    clock.advance(2)
+    recent.keep(b"b", FRAME)
+    assert recent.take(b"a") is None
+    assert recent.take(b"b") is FRAME
+
+
+class OwnSource(ScriptedSource):
+    own_memory = True
 
 
 class Keeper(Roller):
@@ -135,38 +157,56 @@ class Keeper(Roller):
     def ahead(self, frame: pl.DataFrame, size: int) -> None:
         return None
 
-    def keep(self, body: bytes, frame: pl.DataFrame, size: int) -> None:
+    def keep(self, body: bytes, frame: pl.DataFrame) -> None:
         assert unpack(body).equals(frame)
-        assert size == frame.estimated_size()
         self.kept.append(frame)
+
+
+def risk(frame: pl.DataFrame) -> pl.DataFrame:
+    """A user's function."""
+    return frame
+
+
+def flow_of(
+    folder: Path, keeper: Keeper, kind: type[ScriptedSource], **lane: Sequence[Operator]
+) -> Flow:
+    pipeline = Pipeline(
+        name="press",
+        source=kind.of(ARRIVED),
+        operators=lane.get("common", []),
+        sinks={"lake": Branch(sink=FileSink(path="out"), operators=lane.get("own", []))},
+        outbox={"path": folder / "outbox"},
+    )
+    return Flow(pipeline.bind(HandClock()), lambda _: False, rollers={"lake": keeper})
 
 
 @pytest.mark.parametrize(
     ("operator", "kept"),
     [
-        pytest.param(None, 1000, id="all"),
-        pytest.param(Filter(where="n < 500"), 500, id="half"),
-        pytest.param(Filter(where="n < 499"), None, id="few, whose texts hold the memory of all"),
-        pytest.param(Dedupe(columns=["n"], within="1h"), None, id="perhaps of earlier batches"),
+        pytest.param(Derive(columns={"double": "n * 2"}), [1000], id="all"),
+        pytest.param(Filter(where="n < 500"), [500], id="half"),
+        pytest.param(Filter(where="n < 499"), [], id="few, whose texts are those of all"),
+        pytest.param(Dedupe(columns=["n"], within="1h"), [], id="perhaps of earlier batches"),
+        pytest.param(Python(function=risk), [], id="perhaps in a user's array"),
     ],
 )
-@pytest.mark.parametrize("common", [True, False])
-def test_kept_are_rows_that_hold_little_memory_but_their_own(
-    tmp_path: Path, operator: Operator | None, kept: int | None, common: bool
+@pytest.mark.parametrize("where", ["common", "own"])
+def test_kept_are_rows_whose_memory_is_their_own(
+    tmp_path: Path, operator: Operator, kept: Sequence[int], where: str
 ) -> None:
-    steps = [operator] if operator else []
-    rows = FRAME.with_columns(edge_received=NOON)
-    pipeline = Pipeline(
-        name="press",
-        source=ScriptedSource.of(rows),
-        operators=steps if common else [],
-        sinks={"lake": Branch(sink=FileSink(path="out"), operators=[] if common else steps)},
-        outbox={"path": tmp_path / "outbox"},
-    )
     keeper = Keeper()
-    flow = Flow(pipeline.bind(HandClock()), lambda _: False, rollers={"lake": keeper})
-    flow.process(rows)
-    assert [frame.height for frame in keeper.kept] == ([kept] if kept else [])
+    flow = flow_of(tmp_path, keeper, OwnSource, **{where: [operator]})
+    flow.process(ARRIVED)
+    assert [frame.height for frame in keeper.kept] == kept
+
+
+def test_rows_are_not_kept_of_a_source_that_may_write_to_them_nor_parts_of_a_batch(
+    tmp_path: Path,
+) -> None:
+    keeper = Keeper()
+    flow_of(tmp_path, keeper, ScriptedSource).process(ARRIVED)
+    flow_of(tmp_path, keeper, OwnSource).process_apart([ARRIVED.head(500), ARRIVED.tail(500)])
+    assert keeper.kept == []
 
 
 class Given(NamedTuple):

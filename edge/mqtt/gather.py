@@ -7,7 +7,7 @@ from edge.mqtt.pace import Pace
 from edge.mqtt.packets import Messages
 
 _PATIENCE = 0.9  # all three: seconds
-_TRICKLE = 0.01
+_LONG_NAP = 0.01
 _LONGER = 0.025
 
 
@@ -32,16 +32,16 @@ class Gatherer:
     async def gather(self, connection: Connection) -> Messages:
         """The messages of one batch, all of one connection; none if none came for a while."""
         messages, pace, clock = Messages(connection.generation), self.pace, self._clock
-        # In a trickle that flows, what a read now would bring can as well wait for the next one.
+        # While it flows, what a read now would bring can as well wait for the next one.
         nap = pace.nap(connection.outstanding)
-        trickles = self._flows and nap >= _TRICKLE
+        waits = self._flows and nap >= _LONG_NAP
         self._flows = False
-        if not trickles and not self._read(connection, messages):
+        if not waits and not self._read(connection, messages):
             await connection.wait(_PATIENCE)
         if messages.generation != connection.generation:
             return messages
         ends = clock.steady() + self._wait
-        if trickles and nap >= self._wait and not pace.alike:
+        if waits and nap >= self._wait and not pace.alike:
             ends += min(_LONGER, self._wait / 2)
         while len(messages) < self._rows and messages.size < self._size:
             left = ends - clock.steady()
@@ -60,12 +60,9 @@ class Gatherer:
         unacknowledged, size = connection.outstanding, messages.size
         most = min(READ_MOST, self._size - size)
         count = connection.drain(messages, self._rows, most)
-        now = self._clock.steady()
-        self.pace.read(
-            connection.outstanding - unacknowledged,
-            messages.size - size,
-            now - self._last,
-            connection.room,
-        )
+        now, read = self._clock.steady(), messages.size - size
+        cut = read >= most or len(messages) >= self._rows
+        new = connection.outstanding - unacknowledged
+        self.pace.read(new, read, now - self._last, connection.room, cut)
         self._last = now
         return count

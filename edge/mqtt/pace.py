@@ -25,32 +25,42 @@ class Pace:
     def reset(self, receive_maximum: int = 65_535) -> None:
         """A new connection, which may be to a broker with another configuration."""
         self.window = min(_FIRST_WINDOW, receive_maximum)
-        self._nap = SHORTEST
+        self._limited = True
+        self._nap = self._since_stop = SHORTEST
         self._count = 0
         self._empty = 0
         self._ended = (0, 0)
         self.alike = False
 
     def nap(self, outstanding: int) -> float:
-        """Seconds to wait before the next read with `outstanding` messages unacknowledged."""
+        """Seconds to wait before the next read with `outstanding` messages unacknowledged.
+
+        Where the broker stops, naps begin short again after each stop: how long a window takes to
+        fill is not known, for it waits for our acknowledgements too.
+        """
+        if not self._limited:
+            return self._nap
         if self._count and outstanding + self._count >= self.window:
             return SHORTEST
-        return self._nap
+        return min(self._nap, self._since_stop)
 
-    def read(self, count: int, size: int, seconds: float, room: int) -> None:
+    def read(self, count: int, size: int, seconds: float, room: int, cut: bool = False) -> None:
         """A read brought `count` messages at QoS 1 and `size` bytes, `seconds` after the last one.
 
-        room: what the kernel holds while nobody reads, bytes. Half of it is used: then nothing
-        stops the broker, and Linux, which begins with 128 KiB, gives more to a fast stream (tcp(7),
-        tcp_moderate_rcvbuf).
+        cut: it left something, because the batch is full. room: bytes that the kernel allots while
+        nobody reads. Linux begins with 128 KiB, and gives more to a stream that fills half of it
+        between two reads; about half is for what came, the rest for what that takes (tcp(7)).
         """
+        self._since_stop = min(LONGEST, 2 * self._since_stop)
         if not size:
             self._empty += 1
             return
         self._count, self._empty = count, 0
-        much = min(_MUCH, room // 2)
+        nearly_full = room * 3 // 8
+        much = min(_MUCH, nearly_full)
         during_nap = size / max(seconds, SHORTEST) * self._nap
-        if during_nap > much:
+        # Work takes its time too: what was cut, or filled the room, says nothing of the stream.
+        if cut or size > nearly_full or during_nap > much:
             self._nap = max(SHORTEST, self._nap / 2)
         elif during_nap < much / 2:
             self._nap = min(LONGEST, self._nap * 2)
@@ -59,7 +69,8 @@ class Pace:
         """Whether the broker sends no more until it gets acknowledgements."""
         if outstanding < self.window or not (self._empty or outstanding == self.window):
             return False
-        self.window = outstanding
+        self.window, self._limited = outstanding, True
+        self._since_stop = SHORTEST
         return True
 
     def ended(self, outstanding: int) -> None:
@@ -72,5 +83,7 @@ class Pace:
         self.alike = 0 < outstanding == count
         silent = self._empty > 1 and outstanding >= _SMALLEST_WINDOW
         self._ended = (outstanding, times + 1 if silent and outstanding == count else 1)
-        if silent and self._ended[1] >= _ALIKE:
+        self._limited = silent and self._ended[1] >= _ALIKE
+        if self._limited:
             self.window = outstanding
+        self._since_stop = SHORTEST

@@ -100,6 +100,10 @@ class Operator(Component):
     quick: ClassVar[bool] = True
     """False where the work on a few rows may take long: it never runs on the event loop."""
 
+    own_memory: ClassVar[bool] = False
+    """Whether rows that leave have the memory of the rows that came or new one, and nobody writes
+    to it: such rows may stay in memory until they are rolled."""
+
     def bind(self, columns: pl.Schema, stream: Stream) -> pl.Schema:
         """Check the options against the columns that come in; returns the columns that go out.
 

@@ -35,6 +35,7 @@ class Cast(Operator):
     """
 
     short = "columns"
+    own_memory = True
 
     columns: dict[str, Type] = Field(description="Column and the type it gets.", min_length=1)
 

@@ -30,6 +30,7 @@ class Derive(Operator):
     """
 
     short = "columns"
+    own_memory = True
 
     columns: dict[str, str] = Field(
         description="Name of each new column and the SQL expression for it.", min_length=1

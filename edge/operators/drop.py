@@ -25,6 +25,7 @@ class Drop(Operator):
     """
 
     short = "columns"
+    own_memory = True
 
     columns: list[str] = Field(description="Names of the columns to leave out.", min_length=1)
 

@@ -25,6 +25,7 @@ class Filter(Operator):
     """
 
     short = "where"
+    own_memory = True
 
     where: str = Field(
         description="SQL condition over the columns of a row, such as `peak > 80 AND line = 'a'`.",

@@ -27,6 +27,7 @@ class Rename(Operator):
     """
 
     short = "columns"
+    own_memory = True
 
     columns: dict[str, str] = Field(
         description="The name a column has, and the name it gets.", min_length=1

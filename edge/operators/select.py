@@ -25,6 +25,7 @@ class Select(Operator):
     """
 
     short = "columns"
+    own_memory = True
 
     columns: list[str] = Field(description="Names of the columns to keep, in order.", min_length=1)
 

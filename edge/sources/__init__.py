@@ -1,7 +1,7 @@
 """Where rows come from: the contract of a source and the table of sources."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 
@@ -85,6 +85,9 @@ class Source(Component):
     need not read. When the task is cancelled the iterator is closed; `close` then releases
     everything.
     """
+
+    own_memory: ClassVar[bool] = False
+    """Whether the rows of an arrival have memory of their own, and nobody writes to it."""
 
     @property
     def finite(self) -> bool:

@@ -54,6 +54,8 @@ class MqttSource(Endpoint, Source):
     A message whose topic matches several entries of `topics` is taken by the first.
     """
 
+    own_memory = True
+
     topics: Names = Field(
         min_length=1,
         description="Topic filters; `{name}` matches one level and becomes a column, + and # work",

@@ -98,3 +98,30 @@ async def test_a_broker_that_waits_for_us_is_not_slowed_down(window: int, rate: 
         line.clock.advance(0.003)  # to work on them
         line.outstanding = 0
     assert taken > 29.5 * rate
+
+
+@in_loop
+@pytest.mark.parametrize(("window", "burst"), [(100, 5), (1000, 5), (3000, 15)])
+async def test_a_window_is_read_as_soon_as_it_is_full(window: int, burst: int) -> None:
+    """Of a broker that needs `burst` ms to send a window, and whose consumer needs 15 for it."""
+    line = Line(LateClock(), window * 1000 // burst, window)
+    gatherer = Gatherer(10_000, 0.05, 2**26, line.clock)
+    began, taken = line.clock.steady(), 0
+    while line.clock.steady() < began + 10:
+        taken += len(await gatherer.gather(cast(Connection, line)))
+        line.clock.advance(0.015)
+        line.outstanding, line.due = 0, line.clock.steady()
+    assert taken > 0.6 * 10 * window / (0.015 + burst / 1000)
+
+
+@in_loop
+async def test_a_host_that_cannot_keep_up_does_not_nap() -> None:
+    line = Line(LateClock(), 100_000)
+    gatherer = Gatherer(10_000, 0.05, 2**26, line.clock)
+    took = []
+    for _ in range(20):
+        began = line.clock.steady()
+        assert await gatherer.gather(cast(Connection, line))
+        took.append(line.clock.steady() - began)
+        line.clock.advance(0.25)
+    assert max(took[5:]) < 0.001

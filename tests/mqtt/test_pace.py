@@ -49,10 +49,13 @@ def test_a_nap_that_was_cut_short_or_overslept_says_the_same_of_the_stream() -> 
 
 
 @pytest.mark.parametrize("room", [4096, 131_072, 425_984, _ROOM])
-def test_what_comes_during_a_nap_takes_half_the_room_that_the_kernel_has(room: int) -> None:
+def test_what_comes_during_a_nap_fits_into_what_the_kernel_has_for_it(room: int) -> None:
     for rate in (50_000, 1_000_000, 4_000_000):
-        last = naps(rate, room)[-1]
-        assert last == SHORTEST or rate * last <= room // 2
+        pace = Pace()
+        for _ in range(20):
+            came = min(int(rate * pace.nap(0)), room // 2)  # then the broker is stopped
+            pace.read(0, came, pace.nap(0), room)
+        assert pace.nap(0) == SHORTEST or rate * pace.nap(0) < room // 2
 
 
 def test_a_full_window_of_twenty_is_committed_at_once() -> None:
@@ -66,6 +69,34 @@ def test_naps_are_short_while_the_window_is_about_to_fill() -> None:
     assert pace.nap(5) == LONGEST
     assert pace.nap(0) == LONGEST
     assert pace.nap(18) == SHORTEST
+
+
+def test_naps_are_as_long_as_may_be_where_the_broker_does_not_stop() -> None:
+    pace = Pace()
+    for _ in range(2):
+        batch(pace, [300, 300, 300])
+    for _ in range(10):
+        pace.read(100, 14_500, pace.nap(0), _ROOM)
+    assert pace.nap(850) == LONGEST
+
+
+def test_where_the_broker_stops_naps_are_short_again() -> None:
+    pace = Pace()
+    for _ in range(10):
+        batch(pace, [300, 300, 300])
+    batch(pace, [500, 400])
+    assert pace.stalled(900)
+    assert pace.nap(700) == SHORTEST
+    assert pace.nap(0) == SHORTEST
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_work_leaves_in_the_kernel_makes_no_nap_longer(cut: bool) -> None:
+    pace = Pace()
+    while pace.nap(0) < 0.016:
+        pace.read(0, 1000, pace.nap(0), _ROOM)
+    pace.read(0, 1_450_000 if cut else 3_500_000, 3.0, _ROOM, cut)
+    assert pace.nap(0) < 0.016
 
 
 def test_after_a_full_window_the_next_one_is_read_at_once() -> None:
