@@ -1,6 +1,6 @@
 """A flood of MQTT messages, through a processor that is killed: every reading once, as it was."""
 
-import time
+import signal
 from pathlib import Path
 
 import orjson
@@ -8,14 +8,15 @@ import pytest
 
 from benchmarks.broker import FLOOD, Broker
 from benchmarks.publisher import flood, packets
-from benchmarks.readings import FIELDS, OPERATORS, passes, payloads
+from benchmarks.readings import DEVICES, FIELDS, OPERATORS, passes, payloads, topic
+from edge.outbox.inspection import books
 from tests.processor import Processor, until
 
 _READINGS = 120_000
 
 
 def test_every_reading_of_a_flood_arrives_once_as_it_was(tmp_path: Path) -> None:
-    results = tmp_path / "results"
+    results, outbox = tmp_path / "results", tmp_path / "outbox"
     with Broker(FLOOD, tmp_path) as broker:
         definition = tmp_path / "press.yaml"
         definition.write_text(f"""\
@@ -33,7 +34,7 @@ record:
 {OPERATORS}
 sinks:
   lake: {{file: {{path: {results}}}, roll: {{size: 2MiB, every: 1s}}}}
-outbox: {{path: {tmp_path / "outbox"}}}
+outbox: {{path: {outbox}}}
 """)
         processor = Processor(definition)
         with processor.running() as process:
@@ -41,23 +42,25 @@ outbox: {{path: {tmp_path / "outbox"}}}
             flood(broker, packets(_READINGS, qos=1))
             until(lambda: len(_lines(results)) > _READINGS // 4)
             process.kill()
-        with processor.running():
+        with processor.running() as process:
             expected = {
                 reading["seq"]: reading
                 for number, body in enumerate(payloads(_READINGS))
                 if passes(number) and (reading := orjson.loads(body))["temperature"] > 15
             }
-            until(lambda: len(_lines(results)) >= len(expected))
-            time.sleep(2)  # one more would come within a second
+            until(lambda: books(outbox)["ledger"]["sink:lake"].get("delivered", 0) >= len(expected))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    ledger = books(outbox)["ledger"]
+    assert ledger["source"]["taken"] == _READINGS
+    assert ledger["sink:lake"]["appended"] == len(expected)
     found = [orjson.loads(line) for line in _lines(results)]
     assert len(found) == len(expected)
     assert len({row["edge_id"] for row in found}) == len(found)
     for row in found:
         reading = expected.pop(row["seq"])
         number = row["seq"] - 1_000_000
-        device = number % 200
-        assert row["device"] == f"press-{device:03}"
-        assert row["line"] == f"l{device // 20}"
+        assert f"plant/{row['line']}/{row['device']}/values".encode() == topic(number % DEVICES)
         for name in ("status", "temperature", "humidity", "pressure", "load"):
             assert row[name] == reading[name]
         assert row["fahrenheit"] == pytest.approx(reading["temperature"] * 1.8 + 32, abs=0.0051)
